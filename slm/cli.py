@@ -1,0 +1,261 @@
+"""The command line: `slm speak | encode | decode | prepare | train | evaluate | demo`.
+
+Each command imports what it needs when it runs, so that `slm --help` needs neither torch nor numpy. A user's mistake (SlmError) becomes one
+sentence on stderr and exit code 2, an interrupted command exits with 130, and everything else is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from typer.core import TyperGroup
+
+from slm import __version__
+from slm.errors import SlmError
+
+if TYPE_CHECKING:
+    from slm.speak import Speaker
+
+WRONG = 2
+
+
+class Commands(TyperGroup):
+    """The commands in the order of this file; what goes wrong in one is told in a sentence."""
+
+    def list_commands(self, ctx) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except SlmError as error:
+            typer.echo(f"slm: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(WRONG) from error
+
+
+app = typer.Typer(
+    name="slm",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def start(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Speech language models: a text and three seconds of a voice in, that voice out.
+
+    \b
+      slm speak "Hello there." --voice prompt.wav -o hello.wav
+      slm demo
+
+    `slm COMMAND --help` explains a command, with examples.
+    """
+    from slm.versions import check_torch
+
+    check_torch()
+
+
+@app.command()
+def speak(
+    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
+    voice: Annotated[Optional[Path], typer.Option(help="About three seconds of the voice. Default: the voice in the model.")] = None,
+    voice_text: Annotated[Optional[str], typer.Option(help="What is said in that recording, for models that can use it.")] = None,
+    model: Annotated[str, typer.Option(help="A bundled model, a folder that training wrote, or a hub id.")] = "default",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same audio.")] = 0,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write: .wav, .flac or .ogg.")] = Path("speech.wav"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON about what was written.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Send raw samples to standard output as they are made; no file.")] = False,
+) -> None:
+    """Say TEXT in a voice.
+
+    \b
+      slm speak "Hello there." -o hello.wav
+      slm speak "Hello there." --voice prompt.wav --seed 1 -o hello.wav
+      slm speak - --json < chapter.txt
+      slm speak "A long text." --stream | aplay -f S16_LE -r 24000     (the rate is told on stderr)
+    """
+    from slm.codes import check_output
+    from slm.data.audio import FORMATS
+    from slm.speak import load
+
+    if stream and as_json:
+        raise SlmError("--stream and --json both want standard output; give one of them")
+    if not stream:
+        check_output(output, tuple(FORMATS))
+    if text == "-":
+        text = _stdin()
+    speaker = load(model)
+    voiced = {"voice": voice and str(voice), "voice_text": voice_text} if voice_text else {"voice": voice and str(voice)}
+    if stream:
+        return _play(speaker, text, voiced, seed)
+    speech = speaker.speak(text, **voiced, seed=seed)
+    speech.save(output)
+    facts = {"path": str(output), "seconds": round(speech.seconds, 3), "rate": speech.rate, "stop_reason": speech.stop_reason}
+    facts |= {"rtf": round(speech.rtf, 4), "seed": speech.seed, "model": model}
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        typer.echo(f"{output}: {speech.seconds:.2f} s, {speech.rate} Hz, ended by {speech.stop_reason}, real-time factor {speech.rtf:.2f}")
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise SlmError(f"the text on standard input is not UTF-8 ({error})") from error
+
+
+def _play(speaker: Speaker, text: str, voiced: dict, seed: int) -> None:
+    """16-bit little-endian mono samples to standard output, each piece as soon as it is spoken."""
+    rate = None
+    for piece in speaker.stream(text, **voiced, seed=seed):  # piece.audio [N]
+        if rate is None:
+            rate = piece.rate
+            typer.echo(f"{rate} Hz, 16 bits, mono", err=True)
+        sys.stdout.buffer.write((piece.audio.float().clamp(-1, 1) * 32767).round().short().cpu().numpy().astype("<i2").tobytes())
+        sys.stdout.buffer.flush()
+
+
+@app.command()
+def encode(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A recording: wav, flac, ogg, opus or mp3.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write: .safetensors.")],
+    tokenizer: Annotated[str, typer.Option(help="default, or a tokenizer's file or folder.")] = "default",
+) -> None:
+    """Turn a recording into codes.
+
+    \b
+      slm encode in.wav -o codes.safetensors
+      slm encode in.wav -o codes.safetensors --tokenizer encodec_24khz/
+    """
+    from slm.codes import encode_file
+
+    done = encode_file(source, output, tokenizer)
+    bits = done.path.stat().st_size * 8 / 1000 / done.seconds
+    typer.echo(f"{done.path}: {done.levels} levels, {done.frames} frames, {done.seconds:.2f} s, {bits:.1f} kbit/s as stored")
+
+
+@app.command()
+def decode(
+    source: Annotated[Path, typer.Argument(metavar="CODES", help="What `slm encode` wrote.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write: .wav, .flac or .ogg.")],
+    tokenizer: Annotated[Optional[str], typer.Option(help="Default: the one that the file names.")] = None,
+) -> None:
+    """Turn codes back into a recording.
+
+    \b
+      slm decode codes.safetensors -o out.wav
+    """
+    from slm.codes import decode_file
+
+    done = decode_file(source, output, tokenizer)
+    typer.echo(f"{done.path}: {done.seconds:.2f} s at {done.rate} Hz")
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="A folder of speech, or a manifest.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write cuts.jsonl.gz and skipped.jsonl into.")],
+    layout: Annotated[str, typer.Option(help="folder, ljspeech, librispeech or manifest; auto finds out.")] = "auto",
+    exclude_source: Annotated[Optional[list[str]], typer.Option(help="A source to leave out; repeatable.")] = None,
+) -> None:
+    """List a corpus for training, and what is broken in it.
+
+    \b
+      slm prepare LJSpeech-1.1 data/lj
+      slm prepare LibriSpeech/train-clean-100 data/libri --layout librispeech
+      slm prepare corpus data/corpus --exclude-source asterisk
+    """
+    from slm.data.prepare import prepare
+
+    prepare(source, out, layout, exclude_source or ())
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.py", help="A file of recipes/, or your own.")],
+    stage: Annotated[Optional[str], typer.Option(help="Which stage of the recipe. Default: its first.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Where the run goes. Default: runs/NAME of the recipe.")] = None,
+    changes: Annotated[Optional[list[str]], typer.Option("--set", metavar="A.B=VALUE", help="Change one place; repeatable.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, bit for bit.")] = False,
+) -> None:
+    """Train a stage of a recipe.
+
+    \b
+      slm train recipes/zero_shot/default.py --stage semantic
+      slm train recipes/zero_shot/default.py --set train.steps=100 --out runs/try
+      slm train recipes/zero_shot/default.py --set "stages.semantic.backbone=Mamba2.Config(dim=256, depth=6)"
+      slm train recipes/zero_shot/default.py --resume
+
+    Several processes: torchrun --nproc-per-node 2 recipes/zero_shot/default.py
+    """
+    from slm.train.run import train_recipe
+
+    train_recipe(recipe, stage, out or Path("runs") / recipe.stem, changes or [], resume)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A bundled model, a folder that training wrote, or a hub id.")],
+    data: Annotated[Path, typer.Option(help="JSON lines with text, prompt_path and gt_path.")],
+    out: Annotated[Path, typer.Option(help="The folder for report.json and what was spoken.")] = Path("runs/evaluate"),
+    seed: Annotated[int, typer.Option(min=0, help="Stored in the report, beside the scores.")] = 0,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first so many pairs.")] = None,
+) -> None:
+    """Let independent judges hear a model, beside real recordings.
+
+    \b
+      slm evaluate default --data pairs.jsonl
+      slm evaluate runs/mine --data pairs.jsonl --limit 20 --out runs/scores
+
+    Needs the judges: pip install "slm[evaluate]"
+    """
+    from rich.console import Console
+
+    from slm.evaluate.pairs import read_pairs
+    from slm.evaluate.speak_eval import evaluate
+    from slm.speak import load
+
+    pairs = read_pairs(data)[:limit]
+    report = evaluate(load(model), pairs, out, seed)
+    Console().print(report.table())
+    typer.echo(f"{out / 'report.json'}")
+
+
+@app.command()
+def demo(
+    model: Annotated[str, typer.Option(help="A bundled model, a folder that training wrote, or a hub id.")] = "default",
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 7860,
+) -> None:
+    """Open the web page: type a text, give a voice, hear it.
+
+    \b
+      slm demo
+      slm demo --model runs/mine --port 8000
+    """
+    from slm.demo.app import launch
+
+    launch(model, host, port, share=False)
+
+
+def main() -> None:
+    app(prog_name="slm")
+
+
+if __name__ == "__main__":
+    main()

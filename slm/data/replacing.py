@@ -1,0 +1,22 @@
+"""A file appears whole or not at all, whenever the writer is killed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; what was written there takes `path`'s place at the end, and is removed on any error.
+
+    Only for files: two writers of one path may meet, and the last one wins.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,104 @@
+"""Examples for text to speech: phones, their durations, codes, and a prompt of the same voice from somewhere else.
+
+    L phones   T frames   P prompt frames   Q levels   E latent width
+
+Batches are a function of (seed, step) alone, prompts and cuts included. A prompt is a piece of another utterance of the
+speaker; a speaker with one long utterance lends its beginning, and only the rest is to be said.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slm.data.batch import collate
+from slm.data.batches import Batches
+
+
+@dataclass
+class Utterance:
+    """One aligned utterance. text, duration [L] long, sum of durations = T; codes [Q,T] long."""
+
+    id: str
+    speaker: str
+    text: Tensor
+    duration: Tensor
+    codes: Tensor
+
+
+def shorten(text: Tensor, duration: Tensor, codes: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The same utterance with no phone (in practice: no pause) longer than `longest` frames; the middle of it is taken out."""
+    keep = []
+    for start, frames in zip((duration.cumsum(0) - duration).tolist(), duration.tolist()):
+        head = min(frames, longest) // 2
+        tail = min(frames, longest) - head
+        keep += [*range(start, start + head), *range(start + frames - tail, start + frames)]
+    return text, duration.clamp(max=longest), codes[:, keep]
+
+
+class Utterances:
+    """`at(step)` -> batch with text, duration, semantic [1,T], acoustic [Q,T], prompt_codes [Q,P], prompt [P,E].
+
+    frames: what a batch may hold, padding included. longest: frames an utterance is cut to, between two phones.
+    embed [Q,C,E]: the codec's vectors, which make the prompt's latents.
+    """
+
+    def __init__(self, items: list[Utterance], embed: Tensor, frames: int, seed: int = 0, prompt: tuple[int, int] = (100, 200),
+                 longest: int = 450) -> None:
+        self.embed, self.seed, self.prompt, self.longest = embed, seed, prompt, longest
+        self.batches = Batches(items, lambda u: min(longest, u.codes.shape[1]) + prompt[1], frames, seed)
+        self.others: dict[str, list[Utterance]] = defaultdict(list)
+        for item in items:
+            self.others[item.speaker].append(item)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def at(self, step: int, rank: int = 0, world: int = 1) -> dict:
+        draw = np.random.default_rng([self.seed, step, rank])
+        return collate([self.row(item, draw) for item in self.batches.at(step, rank, world)])
+
+    def row(self, item: Utterance, draw: np.random.Generator) -> dict[str, Tensor]:
+        others = [o for o in self.others[item.speaker] if o is not item]
+        text, duration, codes = item.text, item.duration, item.codes
+        if others:
+            prompt = self._piece(others[int(draw.integers(len(others)))].codes, draw)
+        elif codes.shape[1] >= 2 * self.prompt[1]:
+            text, duration, codes, prompt = self._split(item, int(draw.integers(*self.prompt, endpoint=True)))
+        else:
+            prompt = self._piece(codes, draw)
+        text, duration, codes = self._cut(text, duration, codes, draw)
+        return {
+            "text": text, "duration": duration, "semantic": codes[:1], "acoustic": codes,
+            "prompt_codes": prompt, "prompt": self.latents(prompt),
+        }
+
+    def latents(self, codes: Tensor) -> Tensor:
+        """codes [Q,P] -> [P,E]"""
+        return sum(self.embed[q][codes[q]] for q in range(len(codes)))
+
+    def _piece(self, codes: Tensor, draw: np.random.Generator) -> Tensor:
+        size = min(codes.shape[1], int(draw.integers(*self.prompt, endpoint=True)))
+        start = int(draw.integers(codes.shape[1] - size + 1))
+        return codes[:, start : start + size]
+
+    def _split(self, item: Utterance, frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ends = item.duration.cumsum(0)
+        first = int((ends < frames).sum()) + 1  # phones that the prompt holds
+        at = int(ends[first - 1])
+        return item.text[first:], item.duration[first:], item.codes[:, at:], item.codes[:, :at]
+
+    def _cut(self, text: Tensor, duration: Tensor, codes: Tensor, draw: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """At most `longest` frames, whole phones, from a random place."""
+        if codes.shape[1] <= self.longest:
+            return text, duration, codes
+        ends = duration.cumsum(0)
+        starts = ends - duration
+        first = int(draw.integers(int((ends[-1] - starts >= self.longest).sum())))
+        last = max(first + 1, int((ends <= starts[first] + self.longest).sum()))
+        a, b = int(starts[first]), int(ends[last - 1])
+        return text[first:last], duration[first:last], codes[:, a:b]

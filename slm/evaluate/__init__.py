@@ -1,0 +1,15 @@
+"""How good is the speech? Independent judges, each figure beside the same figure on real recordings.
+
+    normalise.py   words as a recogniser's score compares them
+    transcribe.py  the recogniser: Whisper from wheels, a folder or the hub
+    wer.py         word errors, counted and pooled
+    speaker.py     whose voice it is: cosine of an independent speaker encoder
+    mos.py         a predicted mean opinion score
+    codec.py       distances between a recording and its reconstruction
+    interval.py    bootstrap intervals and a paired permutation test
+    pairs.py       what is to be said, in whose voice, and how the speaker said it
+    report.py      scores in a table and in a JSON file
+    speak_eval.py  a model speaks every pair; everything above judges it
+
+The judges are the optional extra `evaluate`; they know nothing of tokenizers, stages or training.
+"""

@@ -1,0 +1,1 @@
+"""Small layers shared by the backbones, the tokenizers and the vocoders."""

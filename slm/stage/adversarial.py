@@ -1,0 +1,94 @@
+"""Adversarial training of anything that makes audio: codecs and vocoders alike.
+
+    B batch   N samples
+
+The generator hands over real audio, its own, and losses of its own; this stage adds distances between spectra and, from
+step `begin` on, a game with discriminators (least squares, as HiFi-GAN, Kong et al., 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slm_vocoders.discriminators import Judgement, MultiSTFT
+from slm_vocoders.losses import MultiMel, feature_match, lsgan_d, lsgan_g, multi_stft
+
+
+class Adversarial(nn.Module):
+    """A generator with `reconstruct(batch) -> (real, fake, losses)` against discriminators.
+
+    Players: "generator" and, when `begin` is not negative, "discriminators".
+    """
+
+    @dataclass
+    class Config:
+        generator: Any  # the config of a module with `reconstruct`
+        spectra: MultiMel.Config = field(default_factory=MultiMel.Config)
+        mel: float = 15.0
+        stft: float = 1.0
+        adversarial: float = 1.0
+        feature: float = 2.0
+        begin: int = 0  # first step with discriminators; -1: never
+        discriminators: list = field(default_factory=lambda: [MultiSTFT.Config()])
+
+        def build(self) -> "Adversarial":
+            return Adversarial(self)
+
+    def __init__(self, config: "Adversarial.Config") -> None:
+        super().__init__()
+        self.config = config
+        self.generator = config.generator.build()
+        self.discriminators = nn.ModuleList(d.build() for d in config.discriminators) if config.begin >= 0 else None
+        self.spectra = config.spectra.build()
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self._made: tuple[Tensor, Tensor] | None = None  # the generator's step hands its audio to the discriminators'
+
+    def players(self) -> dict[str, list[nn.Parameter]]:
+        players = {"generator": list(self.generator.parameters())}
+        if self.discriminators is not None:
+            players["discriminators"] = list(self.discriminators.parameters())
+        return players
+
+    @property
+    def playing(self) -> bool:
+        return self.discriminators is not None and int(self.updates) >= self.config.begin
+
+    def forward(self, batch: dict, player: str = "generator") -> dict[str, Tensor]:
+        return self.generator_loss(batch) if player == "generator" else self.discriminator_loss(batch)
+
+    def generator_loss(self, batch: dict) -> dict[str, Tensor]:
+        c = self.config
+        made = self.generator.reconstruct(batch)
+        self._made = (made.real, made.fake.detach())
+        losses = dict(made.losses)
+        losses["mel"] = c.mel * self.spectra(made.real, made.fake)
+        if c.stft:
+            losses["stft"] = c.stft * multi_stft(made.real, made.fake)
+        if self.playing:
+            with torch.no_grad():
+                real = self.judge(made.real)
+            fake = self.judge(made.fake)
+            losses["adversarial"] = c.adversarial * lsgan_g(fake) / len(fake)
+            losses["feature"] = c.feature * feature_match(real, fake, relative=True)
+        if self.training:
+            self.updates += 1
+        return losses
+
+    def discriminator_loss(self, batch: dict) -> dict[str, Tensor]:
+        if not self.playing:
+            return {}
+        real, fake = (self.judge(audio) for audio in self._made)
+        return {"discriminator": lsgan_d(real, fake) / len(real)}
+
+    def judge(self, audio: Tensor) -> Judgement:
+        return [answer for d in self.discriminators for answer in d(audio)]
+
+    @torch.no_grad()
+    def show(self, batch: dict) -> dict[str, tuple[Tensor, int]]:
+        made = self.generator.reconstruct(batch)
+        rate = self.config.spectra.rate
+        return {"real": (made.real[0, 0], rate), "made": (made.fake[0, 0], rate)}

@@ -1,0 +1,169 @@
+"""A causal language model over the parts of one stream: the stage that says what it was not given.
+
+    B rows   S steps   W ids a step   D width   V vocabulary   L phones   T frames   Q levels
+
+Each step's input is the sum of its ids' embeddings, of the voice, and (with a guide) of the phone that is due *next*,
+because a step predicts the one after it. Scores are normalised over the ids that are legal there: the range of the part's
+level, and <eos> for a part that ends by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slm.backbone.mamba2 import Mamba2
+from slm.backbone.transformer import Transformer
+from slm.condition.guide import Guide
+from slm.condition.voice import Voice
+from slm.data.batch import pad
+from slm.errors import SlmError
+from slm.stage.say import say
+from slm.stream.layout import EMPTY
+from slm.stream.part import Merged, Part, merge
+from slm.stream.sample import Sampling
+from slm.stream.vocabulary import Vocabulary
+
+
+@dataclass
+class Stream:
+    """What a stage must know of a stream: levels and codes a level; `embed` [Q,C,E] are the codec's own vectors, if it has any."""
+
+    card: int
+    n_q: int = 1
+    embed: Tensor | None = None
+
+
+class LM(nn.Module):
+    """loss(batch) and run(batch) over `parts`; the batch holds a list of rows for each part and, with a voice, `prompt` latents [T,E]."""
+
+    @dataclass
+    class Config:
+        parts: list[Part] = field(default_factory=list)
+        backbone: Transformer.Config | Mamba2.Config = field(default_factory=Transformer.Config)
+        guide: Guide.Config | None = None
+        voice: Voice.Config | None = None
+        sampling: dict[str, Sampling] = field(default_factory=dict)  # by part
+        cap: float = 30.0  # steps a phone, for parts whose length nothing else decides
+        smooth: float = 0.0  # label smoothing
+
+        def build(self, streams: dict[str, Stream]) -> "LM":
+            return LM(self, streams)
+
+    def __init__(self, config: "LM.Config", streams: dict[str, Stream]) -> None:
+        super().__init__()
+        self.config = config
+        self.parts = config.parts
+        self.streams = {p.name: streams[p.name] for p in self.parts}
+        self.vocabulary = Vocabulary(sizes(self.parts, self.streams))
+        self.backbone = config.backbone.build()
+        dim = self.backbone.dim
+        self.embed = nn.Embedding(self.vocabulary.size, dim)
+        self.head = nn.Linear(dim, self.vocabulary.size)
+        nn.init.normal_(self.embed.weight, std=0.3)
+        nn.init.normal_(self.head.weight, std=0.02)
+        self.voice = config.voice.build() if config.voice else None
+        self.guide = config.guide.build(self.streams[config.guide.text].card, dim) if config.guide else None
+
+    def forward(self, batch: dict, player: str = "main") -> dict[str, Tensor]:
+        return self.loss(batch)
+
+    def loss(self, batch: dict) -> dict[str, Tensor]:
+        """Mean negative log-likelihood of each learned part's ids, in nats; one entry a part."""
+        merged = merge(self.parts, batch, self.vocabulary)
+        x = self.inputs(merged.ids, self.hints(batch, merged))
+        hidden, _ = self.backbone(x, lengths=merged.lengths)
+        return {part.name: self._loss_of(part, merged, hidden) for part in self.parts if part.learn}
+
+    def _loss_of(self, part: Part, merged: Merged, hidden: Tensor) -> Tensor:
+        total, count = hidden.new_zeros(()), 0
+        first, stop = part.span(self.streams[part.name].n_q)
+        for level in range(first, stop):
+            legal = self.legal(part, level)
+            place = torch.full((self.vocabulary.size + 1,), -1, device=hidden.device)
+            place[legal] = torch.arange(len(legal), device=hidden.device)
+            told = merged.learn & self._within(part, level, merged.ids)
+            rows, steps, columns = told.nonzero(as_tuple=True)
+            if not len(rows):
+                continue
+            scores = self.score(hidden[rows, steps - 1], legal)
+            target = place[merged.ids[rows, steps, columns]]
+            total = total + F.cross_entropy(scores.float(), target, reduction="sum", label_smoothing=self.config.smooth)
+            count += len(rows)
+        return total / max(1, count)
+
+    def _within(self, part: Part, level: int, ids: Tensor) -> Tensor:
+        begin, end = self.vocabulary.range(self.vocabulary.level(part.name, level))
+        first, _ = part.span(self.streams[part.name].n_q)
+        inside = (ids >= begin) & (ids < end)
+        return inside | (ids == self.vocabulary.eos) if part.end and level == first else inside
+
+    def legal(self, part: Part, level: int) -> Tensor:
+        """Global ids that may stand where `level` of `part` is due, <eos> last."""
+        first, _ = part.span(self.streams[part.name].n_q)
+        ids = torch.arange(*self.vocabulary.range(self.vocabulary.level(part.name, level)), device=self.head.weight.device)
+        if part.end and level == first:
+            ids = torch.cat([ids, ids.new_tensor([self.vocabulary.eos])])
+        return ids
+
+    def score(self, hidden: Tensor, legal: Tensor) -> Tensor:
+        """hidden [...,D], ids [n] -> logits [...,n]"""
+        return F.linear(hidden, self.head.weight[legal], self.head.bias[legal])
+
+    def inputs(self, ids: Tensor, hints: Tensor | None) -> Tensor:
+        """ids [B,S,W] with EMPTY, hints [B,S,D] -> [B,S,D]"""
+        x = (self.embed(ids.clamp(min=0)) * (ids != EMPTY)[..., None]).sum(2)
+        return x if hints is None else x + hints
+
+    def hear(self, batch: dict) -> Tensor | None:
+        """The prompts as vectors [B,D]."""
+        return None if self.voice is None else self.voice(*pad(batch["prompt"], dim=0))
+
+    def hints(self, batch: dict, merged: Merged) -> Tensor | None:
+        """Voice and due phones for every step [B,S,D]."""
+        voice = self.hear(batch)
+        if self.guide is None:
+            return None if voice is None else voice[:, None].expand(-1, merged.ids.shape[1], -1)
+        features = self.guide.phones(batch[self.config.guide.text], voice)
+        durations = batch.get(self.config.guide.duration) or [None] * len(features)
+        rows = []
+        for b, spans in enumerate(merged.spans):
+            pieces = []
+            for name, start, stop in spans:
+                due = self.due(name, features[b], durations[b])
+                pieces.append(F.pad(due, (0, 0, 0, stop - start - len(due) + 1)))  # one step early: the marker sees the first
+            rows.append(torch.cat(pieces))
+        hints = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        hints = F.pad(hints, (0, 0, 0, merged.ids.shape[1] - hints.shape[1]))
+        return hints if voice is None else hints + voice[:, None]
+
+    def due(self, name: str, features: Tensor, duration: Tensor | None) -> Tensor:
+        """The hint of each step of a part [steps,D]: none for the phones themselves."""
+        c = self.config.guide
+        if name == c.text:
+            return features.new_zeros(len(features), features.shape[-1])
+        if name == c.duration:
+            return features
+        return self.guide.frames(features, duration)
+
+    @torch.no_grad()
+    def run(self, batch: dict, seeds: list[int]) -> dict:
+        """Say the learned parts the batch lacks, in order. Returns the batch with them and `stop`, a reason a row."""
+        for part in self.parts:
+            if part.name not in batch and not part.learn:
+                raise SlmError(f"the stage needs {part.name!r} and was not given it")
+        return say(self, batch, seeds)
+
+
+def sizes(parts: list[Part], streams: dict[str, Stream]) -> dict[str, int]:
+    """Vocabulary ranges of the parts: a stream of one level goes by its name, others by level."""
+    out: dict[str, int] = {}
+    for part in parts:
+        stream = streams[part.name]
+        first, stop = part.span(stream.n_q)
+        out |= {part.name: stream.card} if stream.n_q == 1 else {f"{part.name}.{q}": stream.card for q in range(first, stop)}
+    return out

@@ -1,0 +1,1 @@
+"""Quantisers: how a codec's latents become codes, and codes become latents again."""

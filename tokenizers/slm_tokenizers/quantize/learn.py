@@ -1,0 +1,54 @@
+"""Learning residual codebooks: vector_quantize_pytorch does it, `Codebooks` then speaks for it without the library.
+
+    B batch   D width   T frames   Q levels   C codes a level
+
+The defaults of the library change between versions, so every option that matters is passed.
+Zeghidour et al., 2021 (SoundStream): EMA codebooks, k-means start, revival of dead codes, quantiser dropout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Quantized:
+    latent: Tensor  # [B,D,T], straight-through
+    codes: Tensor  # [B,Q,T], -1 at levels that quantiser dropout removed
+    commitment: Tensor  # scalar
+    first: Tensor  # [B,D,T], the first level alone, straight-through: what the semantic teacher sees
+
+
+class LearnedCodebooks(nn.Module):
+    """Residual VQ with EMA codebooks while training.
+
+    Args:
+        dim, n_q, card: width of a vector, levels, codes a level.
+        dropout: when true, each step keeps a random number of levels (at least one).
+    """
+
+    def __init__(self, dim: int, n_q: int, card: int, dropout: bool = True) -> None:
+        super().__init__()
+        from vector_quantize_pytorch import ResidualVQ
+
+        self.rvq = ResidualVQ(
+            dim=dim, num_quantizers=n_q, codebook_size=card, codebook_dim=None, shared_codebook=False,
+            quantize_dropout=dropout, quantize_dropout_cutoff_index=0, kmeans_init=True, kmeans_iters=10,
+            decay=0.99, threshold_ema_dead_code=2, commitment_weight=1.0, rotation_trick=False,
+            use_cosine_sim=False, stochastic_sample_codes=False, accept_image_fmap=False,
+        )
+
+    def forward(self, z: Tensor) -> Quantized:
+        """z [B,D,T] in fp32 -> Quantized."""
+        x = z.transpose(1, 2)
+        latent, codes, commit, every = self.rvq(x, return_all_codes=True)
+        first = x + (every[0] - x).detach()
+        return Quantized(latent.transpose(1, 2), codes.permute(0, 2, 1), commit.sum(), first.transpose(1, 2))
+
+    @property
+    def embed(self) -> Tensor:
+        """The codebooks [Q,C,D]."""
+        return torch.stack([layer._codebook.embed[0] for layer in self.rvq.layers])

@@ -1,0 +1,173 @@
+"""SEANet: the convolutional encoder and decoder of SoundStream and EnCodec.
+
+Tagliasacchi et al., 2020, "SEANet: A Multi-modal Speech Enhancement Network";
+Défossez et al., 2022, "High Fidelity Neural Audio Compression", section 3.1.
+
+B batch, C audio channels, N samples, D width of a latent, T frames; hop = product of the ratios, T = ceil(N / hop).
+Inside the network a tensor is [B,W,L], W and L changing at each strided layer.
+The names of the weights are those of the transformers layout of EnCodec.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from slm.errors import SlmError
+
+NORMS = ("weight_norm", "time_group_norm")
+
+
+@dataclass
+class Shape:
+    """Everything that encoder and decoder must agree on. `ratios` are in the decoder's order."""
+
+    channels: int = 1
+    dim: int = 128
+    n_filters: int = 32
+    ratios: tuple[int, ...] = (8, 5, 4, 2)
+    causal: bool = True
+    norm: str = "weight_norm"
+    shortcut: bool = True  # a convolution on the skip path of each residual unit, or nothing
+    residuals: int = 1
+    lstm: int = 2
+    kernel: int = 7
+    residual_kernel: int = 3
+    dilation: int = 2
+    compress: int = 2
+
+    @property
+    def hop(self) -> int:
+        return math.prod(self.ratios)
+
+
+class Encoder(nn.Module):
+    """audio [B,C,N] -> z [B,D,T].
+
+    A causal encoder's z at frame t has heard samples before (t+1)*hop only, except at the very beginning: the first frames
+    are completed by a mirror image of the `kernel`-1 frames that follow.
+    """
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        check(shape)
+        width = shape.n_filters
+        layers: list[nn.Module] = [Conv(shape, shape.channels, width, shape.kernel)]
+        for ratio in reversed(shape.ratios):
+            layers += [Residual(shape, width, shape.dilation**i) for i in range(shape.residuals)]
+            layers += [nn.ELU(), Conv(shape, width, 2 * width, 2 * ratio, stride=ratio)]
+            width *= 2
+        layers += memory(shape, width)
+        layers += [nn.ELU(), Conv(shape, width, shape.dim, shape.kernel)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        return self.layers(audio)
+
+
+class Decoder(nn.Module):
+    """z [B,D,T] -> audio [B,C,T*hop]."""
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        check(shape)
+        width = shape.n_filters * 2 ** len(shape.ratios)
+        layers: list[nn.Module] = [Conv(shape, shape.dim, width, shape.kernel), *memory(shape, width)]
+        for ratio in shape.ratios:
+            layers += [nn.ELU(), Upsample(shape, width, width // 2, ratio)]
+            width //= 2
+            layers += [Residual(shape, width, shape.dilation**i) for i in range(shape.residuals)]
+        layers += [nn.ELU(), Conv(shape, width, shape.channels, shape.kernel)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z)
+
+
+class Conv(nn.Module):
+    """x [B,W,L] -> [B,W',ceil(L/stride)], mirrored at the edges; causal ones put all context on the left."""
+
+    def __init__(self, shape: Shape, width: int, out: int, kernel: int, stride: int = 1, dilation: int = 1):
+        super().__init__()
+        self.conv, self.norm = normed(nn.Conv1d(width, out, kernel, stride, dilation=dilation), shape.norm)
+        self.stride = stride
+        total = (kernel - 1) * dilation + 1 - stride
+        self.right = 0 if shape.causal else total // 2
+        self.left = total - self.right
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The last window is filled up, so that the decoder never returns fewer samples than came in.
+        fill = -x.shape[-1] % self.stride
+        return self.norm(self.conv(reflect(x, self.left, self.right + fill)))
+
+
+class Upsample(nn.Module):
+    """x [B,W,L] -> [B,W',L*stride]: a transposed convolution whose surplus is cut, in causal ones on the right only."""
+
+    def __init__(self, shape: Shape, width: int, out: int, stride: int):
+        super().__init__()
+        self.conv, self.norm = normed(nn.ConvTranspose1d(width, out, 2 * stride, stride), shape.norm)
+        self.stride = stride
+        self.left = 0 if shape.causal else stride - stride // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Group norm sees the surplus as well, hence the cut comes after it.
+        return self.norm(self.conv(x)).narrow(-1, self.left, x.shape[-1] * self.stride)
+
+
+class Residual(nn.Module):
+    """x [B,W,L] -> [B,W,L]: a dilated convolution into a narrower width and back, beside a skip path."""
+
+    def __init__(self, shape: Shape, width: int, dilation: int):
+        super().__init__()
+        hidden = width // shape.compress
+        self.block = nn.Sequential(
+            nn.ELU(),
+            Conv(shape, width, hidden, shape.residual_kernel, dilation=dilation),
+            nn.ELU(),
+            Conv(shape, hidden, width, 1),
+        )
+        self.shortcut = Conv(shape, width, width, 1) if shape.shortcut else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.block(x)
+
+
+class Memory(nn.Module):
+    """x [B,W,L] -> [B,W,L]: an LSTM over time, added to its input."""
+
+    def __init__(self, width: int, depth: int):
+        super().__init__()
+        self.lstm = nn.LSTM(width, width, depth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = x.permute(2, 0, 1)
+        return (self.lstm(steps)[0] + steps).permute(1, 2, 0)
+
+
+def memory(shape: Shape, width: int) -> list[nn.Module]:
+    return [Memory(width, shape.lstm)] if shape.lstm else []
+
+
+def normed(conv: nn.Module, norm: str) -> tuple[nn.Module, nn.Module]:
+    """The convolution, and what follows it: weight norm lives in its weights, group norm after it."""
+    if norm == "weight_norm":
+        return weight_norm(conv), nn.Identity()
+    return conv, nn.GroupNorm(1, conv.out_channels)
+
+
+def reflect(x: Tensor, left: int, right: int) -> Tensor:
+    """x [B,W,L] -> [B,W,left+L+right] mirrored at both ends; where x is too short to mirror, silence is appended first."""
+    short = max(left, right) + 1 - x.shape[-1]
+    if short <= 0:
+        return F.pad(x, (left, right), mode="reflect")
+    return F.pad(F.pad(x, (0, short)), (left, right), mode="reflect")[..., :-short]
+
+
+def check(shape: Shape) -> None:
+    if shape.norm not in NORMS:
+        raise SlmError(f"norm is {shape.norm!r} but must be one of {', '.join(NORMS)}")
+    if shape.causal and shape.norm == "time_group_norm":
+        raise SlmError("a causal network cannot use time_group_norm: it averages over the future")

@@ -1,0 +1,75 @@
+"""The codec while it learns: residual VQ with moving codebooks and a teacher for the first level.
+
+    B batch   N samples   T frames   D latent width   E classes of the teacher   Q levels
+
+The first level alone must tell what a teacher hears in each frame: here phones, as SpeechTokenizer (Zhang et al., 2023)
+does with the pseudo-labels of a self-supervised model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slm_tokenizers.codec import Codec
+from slm_tokenizers.quantize.learn import LearnedCodebooks
+
+
+@dataclass
+class Reconstruction:
+    real: Tensor  # [B,1,N]
+    fake: Tensor  # [B,1,N]
+    losses: dict[str, Tensor]  # everything that does not need the waveform
+
+
+def distill(student: Tensor, teacher: Tensor) -> Tensor:
+    """student [B,T,E] logits, teacher [B,T] classes, -1 where it says nothing -> mean cross-entropy in nats"""
+    if not (teacher >= 0).any():
+        return student.float().sum() * 0
+    return F.cross_entropy(student.float().flatten(0, 1), teacher.flatten(), ignore_index=-1)
+
+
+class TaughtCodec(nn.Module):
+    """A Codec, its learned codebooks and the teacher's head.
+
+    Batch: audio [B,1,N], N a multiple of the hop; teacher [B,T] (optional).
+    """
+
+    @dataclass
+    class Config:
+        codec: Codec.Config = field(default_factory=Codec.Config)
+        teacher: int = 40  # E; 0 trains without a teacher
+        distill: float = 2.0
+        commit: float = 1.0
+        dropout: bool = True
+
+        def build(self) -> "TaughtCodec":
+            return TaughtCodec(self)
+
+    def __init__(self, config: "TaughtCodec.Config") -> None:
+        super().__init__()
+        self.config = config
+        self.codec = config.codec.build()
+        self.learned = LearnedCodebooks(config.codec.dim, config.codec.n_q, config.codec.card, config.dropout)
+        # one frame to each side: a phone is more than 20 ms
+        self.head = nn.Conv1d(config.codec.dim, config.teacher, 3, padding=1) if config.teacher else None
+
+    def reconstruct(self, batch: dict) -> Reconstruction:
+        audio = batch["audio"]
+        latent = self.codec.latent(audio)
+        with torch.autocast(audio.device.type, enabled=False):
+            q = self.learned(latent)
+        losses = {"commit": self.config.commit * q.commitment}
+        if self.head is not None and "teacher" in batch:
+            losses["distill"] = self.config.distill * distill(self.head(q.first).transpose(1, 2), batch["teacher"])
+        return Reconstruction(audio, self.codec.decoder(q.latent.transpose(1, 2)), losses)
+
+    @torch.no_grad()
+    def finished(self, state: dict[str, Tensor]) -> Codec:
+        """The codec alone, from this module's (averaged) state."""
+        self.load_state_dict(state)
+        self.codec.codebooks.embed.copy_(self.learned.embed)
+        return self.codec.eval()
