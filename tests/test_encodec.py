@@ -47,6 +47,16 @@ def noise(samples: int, channels: int = 1, batch: int = 1) -> Tensor:
 
 
 @torch.no_grad()
+def enliven(theirs: torch.nn.Module) -> None:
+    """As initialised, biases drown the signal: frames would differ by rounding alone, and so would ids between batch shapes."""
+    for name, parameter in theirs.named_parameters():
+        if name.endswith(("weight_g", "original0")):
+            parameter.mul_(2.0)
+        elif name.endswith("bias"):
+            parameter.mul_(0.2)
+
+
+@torch.no_grad()
 def fill_codebooks(books: list[Tensor], latents: Tensor) -> None:
     """Both references start with codebooks that give every frame the same id; these spread over the latents [B,D,T]."""
     mean, std = latents.mean((0, 2)), latents.std((0, 2))
@@ -59,6 +69,7 @@ def transformers_model(tmp: Path, channels: int = 1, **config) -> Reference:
 
     torch.manual_seed(0)
     theirs = EncodecModel(EncodecConfig(num_filters=4, hidden_size=16, audio_channels=channels, **config)).eval()
+    enliven(theirs)
     latents = theirs.encoder(noise(SECOND // 2, channels) / (0.2 if theirs.config.normalize else 1.0))
     fill_codebooks([layer.codebook.embed for layer in theirs.quantizer.layers], latents)
     theirs.save_pretrained(tmp)
@@ -90,6 +101,7 @@ def package_model(tmp: Path, stereo: bool) -> Reference:
         SEANetEncoder(**shape), SEANetDecoder(**shape), quantizer, list(STEREO if stereo else MONO),
         48_000 if stereo else 24_000, shape["channels"], normalize=stereo, segment=1.0 if stereo else None,
     ).eval()  # fmt: skip
+    enliven(theirs)
     latents = theirs.encoder(noise(SECOND // 2, shape["channels"]) / (0.2 if stereo else 1.0))
     fill_codebooks([layer._codebook.embed for layer in quantizer.vq.layers], latents)
     torch.save(theirs.state_dict(), tmp / "encodec.th")
@@ -135,8 +147,8 @@ def assert_same(reference: Reference, audio: Tensor, bandwidth: float) -> None:
         assert torch.equal(mine.codes, other.codes)
         assert (mine.scale is None) == (other.scale is None)
         assert mine.scale is None or torch.allclose(mine.scale.flatten(), other.scale.flatten(), rtol=1e-6)
-    difference = reference.ours.decode_chunks(ours, samples) - reference.audio(theirs)[..., :samples]
-    assert difference.abs().max() <= 1e-4
+    expected = reference.audio(theirs)[..., :samples]
+    assert expected.std() > 0.01 and (reference.ours.decode_chunks(ours, samples) - expected).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize("bandwidth", MONO)
@@ -233,7 +245,6 @@ def test_codebooks_choose_the_same_ids_under_autocast():
     torch.manual_seed(4)
     books, z = Codebooks(4, 256, 16), torch.randn(1, 16, 200)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(books.encode(z), books.encode(z.clone()))
         inside = books.encode(z)
     assert torch.equal(inside, books.encode(z))
 

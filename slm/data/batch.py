@@ -1,6 +1,6 @@
 """A batch is a dict of ragged rows: name -> one tensor a row. It is padded only inside a stage, by whoever needs a rectangle.
 
-    audio [1,N]   text [L]   semantic [1,T]   acoustic [Q,T]   mel [M,T]   features, latent [T,D]   speaker [D]   pitch, duration, energy [L]
+    audio [1,N]  text [L]  semantic [1,T]  acoustic [Q,T]  mel [M,T]  features, latent [T,D]  speaker [D]  pitch, duration, energy [L]
 
     B rows   N samples   L phones or bytes   T frames   Q codebooks   M mel bands   D width
 

@@ -30,7 +30,7 @@ class Bucket(NamedTuple):
 class Batches(Generic[T]):
     """Length-bucketed batches of `items` (in a fixed order) under a budget.
 
-    cost: item -> a positive number. budget: the most that a batch may cost, in the same unit, for each process. rows: the most items in one.
+    cost: item -> a positive number. budget: the most that a batch may cost, in that unit, for each process. rows: the most items in one.
     shuffle=False: batches from the costliest down, the same in every epoch. len() is the number of batches in an epoch.
     SlmError if there are no items, a cost is not positive and finite, or an item alone costs more than the budget.
     """

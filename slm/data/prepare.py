@@ -29,7 +29,7 @@ WHOLE = 0.8  # of the duration in the manifest: a file cut off no longer holds i
 
 @dataclass
 class Prepared:
-    """What became of a corpus: n clips of `hours` in all, written to `path`; clips_of, hours_of: by (source, licence, real or synthetic)."""
+    """What became of a corpus: n clips of `hours` in all, written to `path`; clips_of, hours_of (source, licence, real or not)."""
 
     path: Path
     n: int = 0

@@ -35,7 +35,8 @@ class Adversarial(nn.Module):
         begin: int = 0  # first step with discriminators; -1: never
         discriminators: list = field(default_factory=lambda: [MultiSTFT.Config()])
 
-        def build(self) -> "Adversarial":
+        def build(self, streams: dict | None = None) -> "Adversarial":
+            """`streams` is what other stages must know; this one makes a stream and needs none."""
             return Adversarial(self)
 
     def __init__(self, config: "Adversarial.Config") -> None:

@@ -105,7 +105,10 @@ class LM(nn.Module):
     def legal(self, part: Part, level: int) -> Tensor:
         """Global ids that may stand where `level` of `part` is due, <eos> last."""
         first, _ = part.span(self.streams[part.name].n_q)
-        ids = torch.arange(*self.vocabulary.range(self.vocabulary.level(part.name, level)), device=self.head.weight.device)
+        begin, end = self.vocabulary.range(self.vocabulary.level(part.name, level))
+        if self.config.guide and part.name == self.config.guide.duration:
+            begin += 1  # a phone of no frames would be skipped
+        ids = torch.arange(begin, end, device=self.head.weight.device)
         if part.end and level == first:
             ids = torch.cat([ids, ids.new_tensor([self.vocabulary.eos])])
         return ids

@@ -68,8 +68,7 @@ class TaughtCodec(nn.Module):
         return Reconstruction(audio, self.codec.decoder(q.latent.transpose(1, 2)), losses)
 
     @torch.no_grad()
-    def finished(self, state: dict[str, Tensor]) -> Codec:
-        """The codec alone, from this module's (averaged) state."""
-        self.load_state_dict(state)
+    def finished(self) -> Codec:
+        """The codec alone, with the learned codebooks, as it will be stored."""
         self.codec.codebooks.embed.copy_(self.learned.embed)
-        return self.codec.eval()
+        return self.codec.as_stored().eval()

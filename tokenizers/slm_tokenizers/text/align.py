@@ -167,4 +167,17 @@ def align(model: FrameClassifier, features: Tensor, words: list[tuple[str, list[
     symbols, optional = states(words)
     scores = (posterior - 0.5 * prior)[:, [CLASS[plain(s)] for s in symbols]]
     counts = best_path(scores, optional)
-    return [Phone(s, int(n)) for s, n in zip(symbols, counts) if n]
+    return settle([Phone(s, int(n)) for s, n in zip(symbols, counts) if n])
+
+
+def settle(phones: list[Phone], shortest: int = 5) -> list[Phone]:
+    """Pauses inside an utterance of less than `shortest` frames are closures, not pauses: the next phone begins with them."""
+    out: list[Phone] = []
+    owed = 0
+    for i, phone in enumerate(phones):
+        if phone.symbol == SIL and 0 < i < len(phones) - 1 and phone.frames < shortest:
+            owed = phone.frames
+        else:
+            out.append(Phone(phone.symbol, phone.frames + owed))
+            owed = 0
+    return out

@@ -1,0 +1,61 @@
+"""The default voice: a text and three seconds of a voice in, that voice out.
+
+    slm train recipes/zero_shot/default.py --stage semantic      # phones -> durations -> first codec level
+    slm train recipes/zero_shot/default.py --stage acoustic      # first level + prompt -> all levels
+    slm speak "Hello." --voice prompt.wav --model runs/default
+
+VALL-E's two stages (Wang et al., 2023) with RALL-E's idea (Xin et al., 2024): the model says durations first and every
+later step knows its phone, so nothing can be skipped, repeated or go on for ever. The finer levels come by masked
+parallel decoding (SoundStorm, Borsos et al., 2023) with the prompt's codes in view.
+With Mamba-2 instead of a Transformer:  --set "stages.semantic.backbone=Mamba2.Config(dim=256, depth=8)"
+"""
+
+from slm.backbone.transformer import Transformer
+from slm.condition.guide import Guide
+from slm.condition.voice import Voice
+from slm.data.aligned import Aligned
+from slm.data.madeup import MadeUpUtterances
+from slm.data.splits import HELD_OUT
+from slm.recipe import Recipe, main
+from slm.stage.lm import LM
+from slm.stage.masked import Masked
+from slm.stream.part import Part
+from slm.stream.sample import Sampling
+from slm.train.loop import Train
+from slm_tokenizers.codec import Codec
+from slm_tokenizers.text.phonemes import Phonemes
+
+PARTS = [Part("text", learn=False), Part("duration"), Part("semantic")]
+SAMPLING = {"duration": Sampling(temperature=0.6, top_p=0.9), "semantic": Sampling(temperature=0.7, top_p=0.9)}
+
+
+def recipe(dim: int = 256, depth: int = 6, heads: int = 4, codec: str = "runs/codec/codec") -> Recipe:
+    data = Aligned(held_out=HELD_OUT)
+    return Recipe(
+        tokenizers={"text": Phonemes.Config(), "acoustic": codec},
+        stages={
+            "semantic": LM.Config(PARTS, Transformer.Config(dim, depth, heads, dropout=0.1), Guide.Config(), Voice.Config(dim=dim), SAMPLING),
+            "acoustic": Masked.Config(
+                backbone=Transformer.Config(dim, depth, heads, dropout=0.1, causal=False, adaptive=64),
+                guide=Guide.Config(),
+                voice=Voice.Config(dim=dim),
+            ),
+        },
+        data={"semantic": data, "acoustic": data},
+        train={"semantic": Train(steps=3000, lr=1e-3), "acoustic": Train(steps=3000, lr=1e-3)},
+    )
+
+
+def small() -> Recipe:
+    codec = Codec.Config(n_q=3, card=16, dim=8, enc_width=16, enc_high=1, enc_low=1, dec_width=16, dec_low=1, dec_high_width=16, dec_high=1)
+    r = recipe(dim=32, depth=1, heads=2)
+    r.tokenizers["acoustic"] = codec
+    for stage in r.stages.values():
+        stage.voice = Voice.Config(latent=8, width=16, dim=32)
+    r.data = {name: MadeUpUtterances() for name in r.stages}
+    r.train = {name: Train(steps=3, warmup=1, every=2) for name in r.stages}
+    return r
+
+
+if __name__ == "__main__":
+    main(__file__)

@@ -1,0 +1,80 @@
+"""Prepared folders with alignments, as examples for text to speech.
+
+`slm prepare` writes FOLDER/cuts.jsonl.gz, `slm align` FOLDER/phones.jsonl: {"id", "phones": [[symbol, frames], …]} a line,
+50 frames a second. The codes come from the recipe's codec and are cached on disk under its fingerprint.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slm.data.utterances import Utterance, Utterances, shorten
+from slm.errors import SlmError
+
+
+@dataclass
+class Aligned:
+    """Config of the data of a text-to-speech stage.
+
+    folders: prepared and aligned corpora. frames: what a batch may hold. longest: frames of one phone or pause at most.
+    held_out: speakers that must not be heard in training.
+    """
+
+    folders: tuple[str, ...] = ("data/train", "data/synthetic")
+    frames: int = 6000
+    seed: int = 0
+    longest: int = 60
+    cache: str = "data/codes"
+    codec: str = "acoustic"
+    held_out: tuple[str, ...] = ()
+
+    def build(self, tokenizers: dict[str, Any]) -> Utterances:
+        codec, text = tokenizers[self.codec], tokenizers["text"]
+        items = [item for folder in self.folders for item in self.read(Path(folder), codec, text)]
+        if not items:
+            raise SlmError(f"no aligned utterance was found in {', '.join(self.folders)}; run slm prepare and slm align")
+        return Utterances(items, codec.codebooks.embed, self.frames, self.seed)
+
+    def read(self, folder: Path, codec, text) -> list[Utterance]:
+        from slm.codes import fingerprint
+        from slm.data import cuts as cut_files
+        from slm.data.cache import CodeCache, encode_corpus
+
+        cuts = cut_files.load(folder)
+        phones = read_phones(folder)
+        cuts = [c for c in cuts if c.id in phones and cut_files.speaker_of(c) not in self.held_out]
+        cache = CodeCache(self.cache, fingerprint(codec))
+        encode_corpus(cuts, codec, cache)
+        ids = {symbol: i for i, symbol in enumerate(text.symbols)}
+        items = []
+        for cut in cuts:
+            stored = cache.get(cut_files.key_of(cut))
+            if stored is None:
+                continue
+            symbols, frames = zip(*phones[cut.id])
+            duration = torch.tensor(frames)
+            codes = stored["codes"]
+            if abs(int(duration.sum()) - codes.shape[1]) > 1:
+                continue  # aligned to other audio
+            duration[-1] += codes.shape[1] - duration.sum()
+            if duration[-1] < 1:
+                continue
+            row = shorten(torch.tensor([ids[s] for s in symbols]), duration, codes, self.longest)
+            items.append(Utterance(cut.id, cut_files.speaker_of(cut) or cut.id, *row))
+        return items
+
+
+def read_phones(folder: Path) -> dict[str, list]:
+    """FOLDER/phones.jsonl -> id -> [[symbol, frames], …]. SlmError if it is missing or damaged."""
+    path = folder / "phones.jsonl"
+    if not path.exists():
+        raise SlmError(f"there is no {path}: `slm align {folder}` makes one")
+    try:
+        return {row["id"]: row["phones"] for row in map(json.loads, path.read_text().splitlines())}
+    except (ValueError, KeyError, TypeError):
+        raise SlmError(f"{path} is not a file of alignments, or it is damaged") from None

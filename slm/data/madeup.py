@@ -1,0 +1,74 @@
+"""Made-up speech: tones that last as long as their phones. For small recipes and tests, where no corpus is at hand.
+
+    T frames   L phones   N samples
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slm.data.utterances import Utterance, Utterances
+
+
+def tone(symbol: int, frames: int, pitch: float, hop: int, rate: int, draw: np.random.Generator) -> np.ndarray:
+    """One phone as three partials whose strengths depend on the symbol, with a little noise. -> samples [frames * hop]"""
+    time = np.arange(frames * hop) / rate
+    partials = sum(np.sin(2 * np.pi * pitch * k * time) / (1 + abs(k - 1 - symbol % 7)) for k in (1, 3, 5))
+    return (0.1 * partials * (symbol > 0) + 0.003 * draw.standard_normal(len(time))).astype(np.float32)
+
+
+def utterance(seed: int, speaker: int, phones: int, card: int, hop: int, rate: int) -> tuple[Tensor, Tensor, Tensor]:
+    """text [L], duration [L], audio [1,N]"""
+    draw = np.random.default_rng([seed, speaker])
+    text = np.concatenate([[0], draw.integers(1, card, phones), [0]])
+    duration = draw.integers(2, 8, len(text))
+    pitch = 90 + 20 * speaker
+    audio = np.concatenate([tone(int(s), int(n), pitch, hop, rate, draw) for s, n in zip(text, duration)])
+    return torch.from_numpy(text), torch.from_numpy(duration), torch.from_numpy(audio)[None]
+
+
+@dataclass
+class MadeUpSounds:
+    """Config of crops for a codec; the same batch keys as `Sounds`."""
+
+    seconds: float = 0.4
+    batch: int = 4
+    rate: int = 16000
+    hop: int = 320
+    seed: int = 0
+
+    def build(self, tokenizers: dict[str, Any]) -> "MadeUpSounds":
+        return self
+
+    def at(self, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+        frames = round(self.seconds * self.rate / self.hop)
+        audio, teacher = [], []
+        for row in range(self.batch):
+            text, duration, samples = utterance(self.seed + 1000 * step + row + 100 * rank, row, frames, 40, self.hop, self.rate)
+            audio.append(samples[:, : frames * self.hop])
+            teacher.append(text.repeat_interleave(duration)[:frames])
+        return {"audio": torch.stack(audio), "teacher": torch.stack(teacher)}
+
+
+@dataclass
+class MadeUpUtterances:
+    """Config of examples for text to speech; the same batch keys as `Aligned`."""
+
+    count: int = 12
+    phones: int = 8
+    frames: int = 600
+    codec: str = "acoustic"
+    seed: int = 0
+
+    def build(self, tokenizers: dict[str, Any]) -> Utterances:
+        codec, text = tokenizers[self.codec], tokenizers["text"]
+        items = []
+        for i in range(self.count):
+            ids, duration, audio = utterance(self.seed + i, i % 4, self.phones, text.card, codec.hop, codec.rate)
+            items.append(Utterance(str(i), f"speaker {i % 4}", ids, duration, codec.encode(audio[None])[0]))
+        return Utterances(items, codec.codebooks.embed, self.frames, self.seed, prompt=(8, 16))

@@ -1,0 +1,82 @@
+"""Crops of speech with what is said in each frame: the data of a codec that is taught.
+
+    B rows   N samples   T = N / hop frames
+
+Crops start on frame borders, so that labels and codes count the same frames. Speech without alignments is labelled -1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slm.data.aligned import read_phones
+from slm.errors import SlmError
+
+FULL = 32767
+
+
+@dataclass
+class Sounds:
+    """Config: `batch` crops of `seconds` from prepared folders; loudness varies over `gain` dB."""
+
+    folders: tuple[str, ...] = ("data/train", "data/synthetic", "data/more")
+    rate: int = 16000
+    hop: int = 320
+    seconds: float = 1.0
+    batch: int = 16
+    gain: tuple[float, float] = (-6.0, 3.0)
+    seed: int = 0
+    held_out: tuple[str, ...] = ()
+
+    def build(self, tokenizers: dict[str, Any]) -> "SoundCrops":
+        return SoundCrops(self)
+
+
+class SoundCrops:
+    """`at(step)` -> audio [B,1,N], teacher [B,T] phone classes or -1; a function of (seed, step)."""
+
+    def __init__(self, config: Sounds) -> None:
+        from rich.progress import track
+
+        from slm.data import audio
+        from slm.data import cuts as cut_files
+        from slm_tokenizers.text.align import CLASS, plain
+
+        self.config = config
+        self.frames = round(config.seconds * config.rate / config.hop)
+        self.clips: list[tuple[np.ndarray, np.ndarray]] = []  # samples int16, labels int16
+        for folder in map(Path, config.folders):
+            phones = read_phones(folder) if (folder / "phones.jsonl").exists() else {}
+            for cut in track(list(cut_files.load(folder)), f"Reading {folder}"):
+                if cut_files.speaker_of(cut) in config.held_out:
+                    continue
+                samples, rate = cut_files.audio_of(cut)
+                clip = (audio.resample(samples, rate, config.rate)[0].clamp(-1, 1) * FULL).round().to(torch.int16).numpy()
+                frames = len(clip) // config.hop
+                if frames <= self.frames:
+                    continue
+                said = [CLASS[plain(symbol)] for symbol, n in phones.get(cut.id, ()) for _ in range(n)]
+                self.clips.append((clip, np.array(said[:frames] + [-1] * (frames - len(said)), np.int16)))
+        if not self.clips:
+            raise SlmError(f"no clip of {', '.join(config.folders)} is longer than {config.seconds} s")
+        self.ends = np.cumsum([len(labels) for _, labels in self.clips])
+
+    def at(self, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+        draw = np.random.default_rng([self.config.seed, step, rank])
+        rows = [self._row(draw) for _ in range(self.config.batch)]
+        audio, labels = (np.stack(column) for column in zip(*rows))
+        return {"audio": torch.from_numpy(audio)[:, None], "teacher": torch.from_numpy(labels).long()}
+
+    def _row(self, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        clip, labels = self.clips[int(np.searchsorted(self.ends, draw.integers(self.ends[-1]), side="right"))]
+        at = int(draw.integers(len(labels) - self.frames))
+        hop = self.config.hop
+        samples = clip[at * hop : (at + self.frames) * hop].astype(np.float32) / FULL
+        loudest = max(1e-3, float(np.abs(samples).max()))
+        return samples * min(10 ** (draw.uniform(*self.config.gain) / 20), 0.98 / loudest), labels[at : at + self.frames]

@@ -1,0 +1,100 @@
+"""A model on disk: one folder that speaks, and says what it is made of.
+
+    config.json            the recipe's tokenizers and stages, each stage's vocabulary hash, the codec's fingerprint
+    STAGE.safetensors      weights, stored in bfloat16
+    codec/                 the tokenizer that hears prompts and makes the sound
+    voice.flac, README.md  a default prompt and the model card, if the model has them
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from slm.codes import fingerprint
+from slm.config import from_dict, to_dict
+from slm.data.replacing import replacing
+from slm.errors import SlmError
+from slm.recipe import Recipe
+from slm.train.checkpoint import check, read
+
+FORMAT = 1
+
+
+@dataclass
+class Model:
+    """A loaded model: tokenizers and stages by name, ready to speak."""
+
+    folder: Path
+    recipe: Recipe
+    tokenizers: dict[str, Any]
+    stages: dict[str, nn.Module]
+
+
+def save_stage(recipe: Recipe, name: str, module: nn.Module, built: dict[str, Any], out: Path) -> None:
+    """Write one stage into the model's folder, beside those that are there already."""
+    from safetensors.torch import save
+
+    from slm_tokenizers import codec
+
+    out.mkdir(parents=True, exist_ok=True)
+    voice = built[recipe.speaks]
+    described = _read_config(out) if (out / "config.json").exists() else {"format": FORMAT, "stages": {}, "vocabulary": {}}
+    if described.get("codec", fingerprint(voice)) != fingerprint(voice):
+        raise SlmError(f"{out} was trained on codes of another codec; use another --out")
+    described |= {"format": FORMAT, "codec": fingerprint(voice), "speaks": recipe.speaks}
+    described["tokenizers"] = {n: to_dict(c) for n, c in recipe.tokenizers.items() if n != recipe.speaks}
+    described["stages"] = {n: to_dict(c) for n, c in recipe.stages.items() if n == name or n in described["stages"]}
+    if hasattr(module, "vocabulary"):
+        described["vocabulary"][name] = module.vocabulary.hash
+    codec.save(voice, out / "codec")
+    weights = {k: v.detach().cpu().to(torch.bfloat16 if v.is_floating_point() else v.dtype).contiguous() for k, v in module.state_dict().items()}
+    with replacing(out / f"{name}.safetensors") as temporary:
+        temporary.write_bytes(save(weights))
+    with replacing(out / "config.json") as temporary:
+        temporary.write_text(json.dumps(described, indent=1))
+
+
+def load(folder: Path) -> Model:
+    """Read a model's folder. SlmError: incomplete, damaged, other codes or another vocabulary than the weights were trained with."""
+    from slm.train.run import streams
+    from slm_tokenizers import load as load_tokenizer
+
+    described = _read_config(folder)
+    if described.get("format") != FORMAT:
+        raise SlmError(f"{folder}/config.json has format {described.get('format')!r}; this version reads {FORMAT}")
+    voice = load_tokenizer(folder / "codec")
+    if fingerprint(voice) != described.get("codec"):
+        raise SlmError(f"{folder}/codec is not the codec this model was trained with: {fingerprint(voice)} instead of {described.get('codec')}")
+    speaks = described["speaks"]
+    configs = {name: from_dict(stored) for name, stored in described["tokenizers"].items()}
+    built = {name: config.build() for name, config in configs.items()} | {speaks: voice}
+    recipe = Recipe(configs, {n: from_dict(s) for n, s in described["stages"].items()}, speaks=speaks)
+    stages = {}
+    for name, config in recipe.stages.items():
+        stage = config.build(streams(built))
+        if hasattr(stage, "vocabulary") and stage.vocabulary.hash != described["vocabulary"].get(name):
+            raise SlmError(f"{folder}: the {name} stage was trained with another vocabulary ({described['vocabulary'].get(name)}) than it has here ({stage.vocabulary.hash})")
+        path = folder / f"{name}.safetensors"
+        weights = read(path)
+        check(stage, weights, str(path))
+        stages[name] = stage.eval().requires_grad_(False)
+    return Model(folder, recipe, built, stages)
+
+
+def _read_config(folder: Path) -> dict:
+    path = folder / "config.json"
+    try:
+        described = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise SlmError(f"{folder} is no model: it has no config.json") from None
+    except ValueError:
+        raise SlmError(f"{path} is damaged") from None
+    if not isinstance(described, dict):
+        raise SlmError(f"{path} is damaged")
+    return described

@@ -1,0 +1,82 @@
+"""From a recipe to a folder that speaks.
+
+    OUT/STAGE/checkpoints   while it trains          OUT/STAGE/losses.jsonl, OUT/STAGE/log   what it showed
+    OUT/config.json, OUT/STAGE.safetensors, OUT/codec/                                       what `slm speak --model OUT` loads
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from slm import recipe as recipes
+from slm.config import change
+from slm.errors import SlmError
+from slm.recipe import Recipe
+from slm.stage.lm import Stream
+from slm.train.checkpoint import latest, read
+from slm.train.loop import fit
+
+
+def tokenizers(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's tokenizers: trained ones from their folders, the others built, the same each time."""
+    from slm_tokenizers import load
+    from slm_tokenizers.codec import Codec
+
+    torch.manual_seed(0)
+    built = {name: load(made) if isinstance(made, str) else made.build() for name, made in recipe.tokenizers.items()}
+    for tokenizer in built.values():
+        if isinstance(tokenizer, Codec):
+            tokenizer.as_stored()
+        if isinstance(tokenizer, nn.Module):
+            tokenizer.eval().requires_grad_(False)
+    return built
+
+
+def streams(built: dict[str, Any], card: int = 64) -> dict[str, Stream]:
+    """What stages must know of each stream: the tokenizers', the durations (frames below `card`), and the codec's first level as `semantic`."""
+    known = {"duration": Stream(card)}
+    for name, tokenizer in built.items():
+        books = getattr(tokenizer, "codebooks", None)
+        known[name] = Stream(tokenizer.card, tokenizer.n_q, None if books is None else books.embed)
+        if books is not None:
+            known["semantic"] = Stream(tokenizer.card)
+    return known
+
+
+def train_recipe(path: str | Path, stage: str | None, out: str | Path, changes: list[str] = (), resume: bool = False,
+                 small: bool = False, quiet: bool = False) -> list[dict[str, float]]:
+    """Train one stage of the recipe at `path` and write what speaks. Returns the losses of the steps that were run."""
+    module = recipes.load(path)
+    recipe: Recipe = module.small() if small else module.recipe()
+    for text in changes:
+        recipe = change(recipe, text)
+    name, out = recipe.stage(stage), Path(out)
+    run = out / name
+    if not resume and latest(run):
+        raise SlmError(f"{run} already holds a run; give --resume to go on with it, or another --out")
+    built = tokenizers(recipe)
+    module = recipe.stages[name].build(streams(built))
+    data = recipe.data[name].build(built)
+    history = fit(module, data, recipe.train[name], run, resume, quiet)
+    average = latest(run) / "average.safetensors"
+    if average.exists():
+        module.load_state_dict(read(average))
+    module.eval()
+    finish(recipe, name, module, built, out)
+    return history
+
+
+def finish(recipe: Recipe, name: str, module: nn.Module, built: dict[str, Any], out: Path) -> None:
+    """Write the trained stage: a codec as a tokenizer's folder, a stage of a system into the system's folder."""
+    from slm_tokenizers import codec
+
+    from slm import model
+
+    if hasattr(module, "generator"):
+        codec.save(module.generator.finished(), out / "codec")
+        return
+    model.save_stage(recipe, name, module, built, out)
