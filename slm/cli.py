@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -18,7 +19,7 @@ from slm import __version__
 from slm.errors import SlmError
 
 if TYPE_CHECKING:
-    from slm.speak import Speaker
+    from slm.speak import Speech
 
 WRONG = 2
 
@@ -99,10 +100,9 @@ def speak(
     if text == "-":
         text = _stdin()
     speaker = load(model)
-    voiced = {"voice": voice and str(voice), "voice_text": voice_text} if voice_text else {"voice": voice and str(voice)}
     if stream:
-        return _play(speaker, text, voiced, seed)
-    speech = speaker.speak(text, **voiced, seed=seed)
+        return _play(speaker.stream(text, voice, voice_text, seed))
+    speech = speaker.speak(text, voice, voice_text, seed)
     speech.save(output)
     facts = {"path": str(output), "seconds": round(speech.seconds, 3), "rate": speech.rate, "stop_reason": speech.stop_reason}
     facts |= {"rtf": round(speech.rtf, 4), "seed": speech.seed, "model": model}
@@ -119,13 +119,11 @@ def _stdin() -> str:
         raise SlmError(f"the text on standard input is not UTF-8 ({error})") from error
 
 
-def _play(speaker: Speaker, text: str, voiced: dict, seed: int) -> None:
+def _play(pieces: Iterator[Speech]) -> None:
     """16-bit little-endian mono samples to standard output, each piece as soon as it is spoken."""
-    rate = None
-    for piece in speaker.stream(text, **voiced, seed=seed):  # piece.audio [N]
-        if rate is None:
-            rate = piece.rate
-            typer.echo(f"{rate} Hz, 16 bits, mono", err=True)
+    for i, piece in enumerate(pieces):  # piece.audio [N]
+        if i == 0:
+            typer.echo(f"{piece.rate} Hz, 16 bits, mono", err=True)
         sys.stdout.buffer.write((piece.audio.float().clamp(-1, 1) * 32767).round().short().cpu().numpy().astype("<i2").tobytes())
         sys.stdout.buffer.flush()
 
@@ -197,11 +195,11 @@ def train(
 
     \b
       slm train recipes/zero_shot/default.py --stage semantic
-      slm train recipes/zero_shot/default.py --set train.steps=100 --out runs/try
+      slm train recipes/zero_shot/default.py --set train.semantic.steps=100 --out runs/try
       slm train recipes/zero_shot/default.py --set "stages.semantic.backbone=Mamba2.Config(dim=256, depth=6)"
       slm train recipes/zero_shot/default.py --resume
 
-    Several processes: torchrun --nproc-per-node 2 recipes/zero_shot/default.py
+    Several processes: torchrun --nproc-per-node 2 recipes/zero_shot/default.py --stage semantic
     """
     from slm.train.run import train_recipe
 

@@ -159,10 +159,6 @@ def test_a_file_that_holds_no_such_codes_is_refused(tensors, says, tokenizer, tm
     ],
 )
 def test_a_mistake_is_one_sentence_and_writes_nothing(arguments, says, recording, tokenizer, tmp_path, monkeypatch):
-    if arguments[0] in ("speak", "evaluate"):
-        pytest.importorskip("slm.speak")
-    if arguments[0] == "train":
-        pytest.importorskip("slm.train.run")
     monkeypatch.chdir(tmp_path)
     Path("text.wav").write_text("these are words, not sound")
     before = sorted(tmp_path.rglob("*"))

@@ -48,12 +48,14 @@ def noise(samples: int, channels: int = 1, batch: int = 1) -> Tensor:
 
 @torch.no_grad()
 def enliven(theirs: torch.nn.Module) -> None:
-    """As initialised, biases drown the signal: frames would differ by rounding alone, and so would ids between batch shapes."""
+    """As initialised, the signal drowns in the biases, ids hang on the last bit of a float, and group norms change nothing."""
     for name, parameter in theirs.named_parameters():
         if name.endswith(("weight_g", "original0")):
             parameter.mul_(2.0)
+        elif name.endswith("norm.weight"):
+            parameter.uniform_(0.5, 1.5)
         elif name.endswith("bias"):
-            parameter.mul_(0.2)
+            parameter.normal_(0.0, 0.03)
 
 
 @torch.no_grad()

@@ -133,6 +133,7 @@ def test_codec_distances_grow_with_noise_and_forget_loudness_where_they_should()
     a, b = torch.from_numpy(clean), torch.from_numpy(clean + 0.1 * noise)
     expected = 10 * np.log10(clean.var() / (0.01 * noise.var()))
     assert si_snr(a, b) == pytest.approx(expected, abs=0.05) and si_snr(a, 3 * b) == pytest.approx(expected, abs=0.05)
+    assert si_snr(a, 0 * a) == pytest.approx(-100)
     assert log_mel_l1(a, 2 * a, 16_000) == pytest.approx(np.log(2), abs=1e-3)
 
 
@@ -218,7 +219,7 @@ def test_a_report_keeps_figures_settings_and_the_table_together(tmp_path):
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["report.json"]
     assert report.score("model", "RTF").value == 0.5
     console = Console(width=120, record=True, file=open("/dev/null", "w"))
-    console.print(report.table())
+    report.show(console)
     shown = console.export_text()
     assert "3.500 [3.000, 4.000] n=2" in shown and "stop reasons: end 2" in shown and "own - other: +1.000" in shown
 

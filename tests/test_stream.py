@@ -289,6 +289,8 @@ def test_repetition_lowers_only_ids_inside_the_window():
     logits, history = torch.tensor([[2.0, 1.9, -0.5]]), torch.tensor([[0, 1, 1, -1]])
     assert sample(logits, Sampling(0, repetition=2), [], history=history[:, :1]).item() == 1
     assert sample(logits, Sampling(0, repetition=2, repetition_window=2), [], history=history).item() == 0
+    padded = torch.tensor([[1, 0, -1, -1]])
+    assert sample(logits, Sampling(0, repetition=2, repetition_window=1), [], history=padded).item() == 1  # the last real id counts
     assert sample(-logits, Sampling(0, repetition=9), [], history=torch.tensor([[2]])).item() == 2  # 0.5 / 9 beats -1.9 and -2
     assert sample(-logits - 1, Sampling(0, repetition=9), [], history=torch.tensor([[2]])).item() == 1  # -0.5 * 9 loses to -2.9
 

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from slm.errors import SlmError
 from slm.nn.mel import PRESETS, LogMel
 from slm_vocoders import CodeHiFiGAN, HiFiGAN, ISTFTHead, load, save
+from slm_vocoders.checkpoint import load_with_report
 from slm_vocoders.discriminators import MPD, MSD, MultiSTFT, frozen
 from slm_vocoders.istft import Synthesis
-from slm_vocoders.checkpoint import load_with_report
 from slm_vocoders.losses import MultiMel, feature_match, hinge_d, hinge_g, lsgan_d, lsgan_g, mel_l1, multi_stft
 
 TINY = HiFiGAN.Config(8, 16000, 16, (4, 2), (8, 4), 1, (3, 7), ((1, 3), (1, 3)))
@@ -107,9 +107,9 @@ def test_a_mel_refuses_what_it_cannot_do(build):
 
 @pytest.mark.parametrize("version,millions", [("v1", 13.93), ("v2", 0.93), ("v3", 1.46)])
 def test_the_paper_s_sizes(version, millions):
-    with torch.device("meta"):
-        vocoder = getattr(HiFiGAN.Config, version)().build().remove_weight_norm()
-        assert round(sum(p.numel() for p in vocoder.parameters()) / 1e6, 2) == millions
+    vocoder = getattr(HiFiGAN.Config, version)().build().remove_weight_norm()
+    assert round(sum(p.numel() for p in vocoder.parameters()) / 1e6, 2) == millions
+    with torch.no_grad():
         assert vocoder(torch.randn(2, 80, 3)).shape == (2, 1, 3 * 256)
 
 
@@ -334,7 +334,9 @@ def test_a_file_that_would_run_code_or_describes_something_else_is_refused(tmp_p
 def test_synthesis_undoes_the_stft(n_fft, hop):
     audio = torch.randn(2, 1, 12 * hop)
     pad = (n_fft - hop) // 2
-    spectrum = torch.stft(F.pad(audio, (pad, pad), mode="reflect")[:, 0], n_fft, hop, window=torch.hann_window(n_fft), center=False, return_complex=True)
+    spectrum = torch.stft(
+        F.pad(audio, (pad, pad), mode="reflect")[:, 0], n_fft, hop, window=torch.hann_window(n_fft), center=False, return_complex=True
+    )
     found = Synthesis(n_fft, hop)(spectrum.transpose(1, 2))
     assert found.shape == audio.shape
     torch.testing.assert_close(found, audio, atol=1e-5, rtol=0)
@@ -365,8 +367,7 @@ CRITICS = {
 
 
 def test_the_paper_s_critics_have_the_paper_s_sizes():
-    with torch.device("meta"):
-        sizes = [sum(p.numel() for p in critic.parameters()) / 1e6 for critic in (MPD.Config().build(), MSD.Config().build())]
+    sizes = [sum(p.numel() for p in critic.parameters()) / 1e6 for critic in (MPD.Config().build(), MSD.Config().build())]
     assert sizes == [pytest.approx(41.1, abs=0.05), pytest.approx(29.6, abs=0.05)]
 
 
@@ -414,7 +415,10 @@ def test_adversarial_losses_are_the_papers_formulas():
     assert lsgan_g(fake) == pytest.approx((9 + 0.25) / 2)
     assert hinge_d(real, fake) == pytest.approx(0.5 / 2 + 1.5 / 2)
     assert hinge_g(fake) == pytest.approx((3 + 0.5) / 2)
-    layers = [(real[0][0], [torch.tensor([2.0, -2.0]), torch.tensor([4.0])])], [(fake[0][0], [torch.tensor([2.0, 0.0]), torch.tensor([3.0])])]
+    layers = (
+        [(real[0][0], [torch.tensor([2.0, -2.0]), torch.tensor([4.0])])],
+        [(fake[0][0], [torch.tensor([2.0, 0.0]), torch.tensor([3.0])])],
+    )
     assert feature_match(*layers) == pytest.approx(1 + 1)
     assert feature_match(*layers, relative=True) == pytest.approx((1 / 2 + 1 / 4) / 2)
 

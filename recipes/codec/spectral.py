@@ -23,7 +23,7 @@ def recipe() -> Recipe:
     return Recipe(
         stages={"codec": Adversarial.Config(TaughtCodec.Config(), SPECTRA, stft=0.0, begin=-1)},
         data={"codec": Sounds()},
-        train={"codec": Train(steps=4000, lr=8e-4, warmup=100, betas=(0.8, 0.98), ema=0.995, clip=5.0, cooldown=0.2)},
+        train={"codec": Train(steps=4000, lr=5e-4, warmup=100, betas=(0.8, 0.98), ema=0.995, clip=5.0, cooldown=0.2)},
     )
 
 

@@ -7,7 +7,7 @@
 VALL-E's two stages (Wang et al., 2023) with RALL-E's idea (Xin et al., 2024): the model says durations first and every
 later step knows its phone, so nothing can be skipped, repeated or go on for ever. The finer levels come by masked
 parallel decoding (SoundStorm, Borsos et al., 2023) with the prompt's codes in view.
-With Mamba-2 instead of a Transformer:  --set "stages.semantic.backbone=Mamba2.Config(dim=256, depth=8)"
+With Mamba-2 instead of a Transformer:  --set "stages.semantic.backbone=Mamba2.Config(dim=192, depth=8)"
 """
 
 from slm.backbone.transformer import Transformer
@@ -29,14 +29,14 @@ PARTS = [Part("text", learn=False), Part("duration"), Part("semantic")]
 SAMPLING = {"duration": Sampling(temperature=0.6, top_p=0.9), "semantic": Sampling(temperature=0.7, top_p=0.9)}
 
 
-def recipe(dim: int = 256, depth: int = 6, heads: int = 4, codec: str = "runs/codec/codec") -> Recipe:
+def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/codec/codec") -> Recipe:
     data = Aligned(held_out=HELD_OUT)
     return Recipe(
         tokenizers={"text": Phonemes.Config(), "acoustic": codec},
         stages={
-            "semantic": LM.Config(PARTS, Transformer.Config(dim, depth, heads, dropout=0.1), Guide.Config(), Voice.Config(dim=dim), SAMPLING),
+            "semantic": LM.Config(PARTS, Transformer.Config(dim, depth, heads), Guide.Config(), Voice.Config(dim=dim), SAMPLING),
             "acoustic": Masked.Config(
-                backbone=Transformer.Config(dim, depth, heads, dropout=0.1, causal=False, adaptive=64),
+                backbone=Transformer.Config(dim, depth, heads, causal=False, adaptive=64),
                 guide=Guide.Config(),
                 voice=Voice.Config(dim=dim),
             ),

@@ -83,7 +83,9 @@ class Mamba2(nn.Module):
             raise SlmError("Mamba2 takes no conditioning vector; use Transformer.Config(adaptive=...) or put it in the stream.")
         if documents is not None and state is not None:
             raise SlmError("documents are packed only where no state is kept; give a state or documents, not both.")
-        real = None if lengths is None else torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+        real = None                                                       # without a state, padding at the end disturbs nothing
+        if lengths is not None and state is not None:
+            real = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
         run = None if documents is None else runs(documents)
         after = None if state is None else State([], [])
         for i, layer in enumerate(self.layers):

@@ -113,10 +113,10 @@ def ssd_quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Ten
 
 
 def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """One step: x [B,H,P], dt [B,H], B, C [B,G,N], state [B,H,P,N] -> y [B,H,P] and the next state, in the state's dtype."""
+    """One step: x [B,H,P], dt [B,H], B, C [B,G,N], state [B,H,P,N] -> y [B,H,P] in x's dtype and the next state."""
     share = x.shape[1] // B.shape[1]
     if share > 1 and B.shape[1] > 1:
         B, C = B.repeat_interleave(share, 1), C.repeat_interleave(share, 1)
     written = (x * dt[..., None])[..., None] * B[:, :, None]
     state = state * (dt * A).exp()[..., None, None] + written
-    return (state * C[:, :, None]).sum(-1), state
+    return (state * C[:, :, None]).sum(-1).to(x.dtype), state

@@ -217,7 +217,6 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads = config.heads, config.kv_heads or config.heads
         self.head_dim = config.dim // config.heads
-        self.dropout = config.dropout
         self.qkv = nn.Linear(config.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=False)
         self.out = nn.Linear(config.dim, config.dim, bias=False)
         nn.init.normal_(self.qkv.weight, std=0.02)
@@ -231,7 +230,7 @@ class Attention(nn.Module):
         v = qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
         if memory is not None:
             k, v = self._remember(k, v, memory, reach)
-        y = F.scaled_dot_product_attention(q, k, v, reach.mask, self.dropout if self.training else 0.0, reach.causal,
+        y = F.scaled_dot_product_attention(q, k, v, reach.mask, 0.0, reach.causal,
                                            enable_gqa=self.heads != self.kv_heads)
         return self.out(y.transpose(1, 2).reshape(batch, steps, -1))
 

@@ -25,7 +25,7 @@ class Guide(nn.Module):
         duration: str = "duration"  # stream of their lengths in frames
         depth: int = 3
         kernel: int = 5
-        dropout: float = 0.1
+        dropout: float = 0.0
 
         def build(self, card: int, dim: int) -> "Guide":
             return Guide(self, card, dim)

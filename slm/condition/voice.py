@@ -23,7 +23,7 @@ class Voice(nn.Module):
         latent: int = 64
         width: int = 192
         dim: int = 256
-        dropout: float = 0.1
+        dropout: float = 0.0
 
         def build(self) -> "Voice":
             return Voice(self)

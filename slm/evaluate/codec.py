@@ -3,6 +3,7 @@
 N samples    F bins    T frames    M mel bands
 """
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,7 +23,7 @@ def codec_measures(reference: np.ndarray, rebuilt: np.ndarray, rate: int) -> dic
         found["STOI"] = stoi(reference[:n], rebuilt[:n], rate)
     if installed("pesq") and rate == 16_000:
         found["PESQ"] = pesq(reference[:n], rebuilt[:n])
-    return found
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def log_mel_l1(a: torch.Tensor, b: torch.Tensor, rate: int, bands: int = 80) -> float:
@@ -46,21 +47,35 @@ def multi_stft(a: torch.Tensor, b: torch.Tensor, sizes: Sequence[int] = (512, 10
 
 
 def si_snr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Energy of b along a over the energy of the rest, in dB, means removed: the same for any loudness of b (Le Roux et al., 2019)."""
+    """Energy of b along a over the energy of the rest, in dB, means removed: the same for any loudness of b (Le Roux et al., 2019).
+
+    Between -100 (silence, say) and 100 (identical up to loudness).
+    """
     a, b = a - a.mean(), b - b.mean()
     along = (a @ b) / (a @ a).clamp_min(1e-12) * a
     rest = b - along
-    return float(10 * torch.log10((along @ along).clamp_min(1e-12) / (rest @ rest).clamp_min(1e-12)))
+    ratio = (along @ along) / (rest @ rest + 1e-10 * (b @ b)).clamp_min(1e-30)
+    return float(10 * torch.log10(ratio.clamp_min(1e-10)))
 
 
-def stoi(a: np.ndarray, b: np.ndarray, rate: int) -> float:
-    """Short-time objective intelligibility, 0 to 1 (Taal et al., 2011). Raises SlmError without pystoi."""
-    return float(need("pystoi", "STOI").stoi(a, b, rate))
+def stoi(a: np.ndarray, b: np.ndarray, rate: int) -> float | None:
+    """Short-time objective intelligibility, 0 to 1 (Taal et al., 2011); None below .4 s of sound. Raises SlmError without pystoi."""
+    package = need("pystoi", "STOI")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # how it says that there is too little to judge
+        try:
+            return float(package.stoi(a, b, rate))
+        except RuntimeWarning:
+            return None
 
 
-def pesq(a: np.ndarray, b: np.ndarray) -> float:
-    """Wide-band PESQ at 16 kHz, 1 to 4.64 (ITU-T P.862.2). Raises SlmError without pesq."""
-    return float(need("pesq", "PESQ").pesq(16_000, a, b, "wb"))
+def pesq(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Wide-band PESQ at 16 kHz, 1 to 4.64 (ITU-T P.862.2); None where it hears no utterance. Raises SlmError without pesq."""
+    package = need("pesq", "PESQ")
+    if not a.any() or not b.any():  # it divides by the loudness of both
+        return None
+    found = float(package.pesq(16_000, a, b, "wb", on_error=package.PesqError.RETURN_VALUES))
+    return found if found > 0 else None  # its error codes are negative
 
 
 def installed(module: str) -> bool:

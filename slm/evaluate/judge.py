@@ -142,7 +142,7 @@ def scores(found: Sequence[Heard], seed: int) -> list[Score]:
         "seconds": [h.seconds for h in found],
         "time to first audio s": [h.first_audio_seconds for h in found],
     }
-    columns |= {name: [h.distance[name] for h in found] for name in found[0].distance}
+    columns |= {name: [h.distance.get(name) for h in found] for name in dict.fromkeys(n for h in found for n in h.distance)}
     for name, values in columns.items():
         there = [v for v in values if v is not None]
         if there:

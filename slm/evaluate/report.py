@@ -14,6 +14,7 @@ import numpy as np
 from slm.evaluate.interval import Paired, bootstrap
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
@@ -60,7 +61,7 @@ class Report:
         """Measures down, lines across; an empty cell where a measure makes no sense for a line."""
         from rich.table import Table
 
-        table = Table("measure", *self.lines, caption="\n".join(self.remarks()), caption_justify="left")
+        table = Table("measure", *self.lines)
         for name in dict.fromkeys(s.name for scores in self.lines.values() for s in scores):
             cells = [next((str(s) for s in scores if s.name == name), "") for scores in self.lines.values()]
             table.add_row(name, *cells)
@@ -72,6 +73,12 @@ class Report:
         if self.stop_reasons:
             lines.append("stop reasons: " + ", ".join(f"{reason} {count}" for reason, count in self.stop_reasons.items()))
         return [*lines, "value [95 % bootstrap interval over utterances] n=utterances"]
+
+    def show(self, console: "Console") -> None:
+        """Print the table and, below it, the remarks."""
+        console.print(self.table())
+        for line in self.remarks():
+            console.print(line, highlight=False, markup=False)
 
     def write(self, path: str | Path) -> None:
         """Store everything as JSON at `path`, whole or not at all."""

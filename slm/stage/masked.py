@@ -132,7 +132,7 @@ class Masked(nn.Module):
     @torch.no_grad()
     def run(self, batch: dict, seeds: list[int]) -> dict:
         """Batch with the known levels `given` [G,T] -> the batch with all levels under the codes' name."""
-        given, lengths = pad(batch["given"])  # [B,G,T]
+        given, lengths = pad([row.view(-1, row.shape[-1]) for row in batch["given"]])  # [B,G,T]
         rows, _, frames = given.shape
         codes = F.pad(given, (0, 0, 0, self.n_q - given.shape[1]))
         context = self.context(batch, lengths)

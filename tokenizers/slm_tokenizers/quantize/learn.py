@@ -14,6 +14,11 @@ import torch
 from torch import Tensor, nn
 
 
+# A code is revived when its moving count a batch falls below this. SoundStream's 2 supposes batches with several vectors a
+# code; with fewer, nearly every code would be dead at every step and no codebook would ever settle.
+DEAD = 0.1
+
+
 @dataclass
 class Quantized:
     latent: Tensor  # [B,D,T], straight-through
@@ -37,7 +42,7 @@ class LearnedCodebooks(nn.Module):
         self.rvq = ResidualVQ(
             dim=dim, num_quantizers=n_q, codebook_size=card, codebook_dim=None, shared_codebook=False,
             quantize_dropout=dropout, quantize_dropout_cutoff_index=0, kmeans_init=True, kmeans_iters=10,
-            decay=0.99, threshold_ema_dead_code=2, commitment_weight=1.0, rotation_trick=False,
+            decay=0.99, threshold_ema_dead_code=DEAD, commitment_weight=1.0, rotation_trick=False,
             use_cosine_sim=False, stochastic_sample_codes=False, accept_image_fmap=False,
         )
 

@@ -4,10 +4,10 @@ Every function takes a lower-case word of a-z and apostrophes and returns ARPAbe
 `lookup` is the dictionary: word -> phones or None.
 """
 
-import difflib
 import functools
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 
 Lookup = Callable[[str], list[str] | None]
 
@@ -19,21 +19,21 @@ NAMES = {
     "k": "K EY1", "l": "EH1 L", "m": "EH1 M", "n": "EH1 N", "o": "OW1", "p": "P IY1", "q": "K Y UW1", "r": "AA1 R", "s": "EH1 S",
     "t": "T IY1", "u": "Y UW1", "v": "V IY1", "w": "D AH1 B AH0 L Y UW0", "x": "EH1 K S", "y": "W AY1", "z": "Z IY1",
 }  # fmt: skip
-# IPA, longest first; length, stress and tie marks are dropped before the match
+# the sounds of English in IPA; length, stress and tie marks are dropped before the match
 IPA = {
-    "dʒ": "JH", "tʃ": "CH", "aɪ": "AY", "aʊ": "AW", "eɪ": "EY", "oʊ": "OW", "əʊ": "OW", "ɔɪ": "OY", "ts": "T S", "dz": "D Z", "pf": "F",
-    "ɑ": "AA", "a": "AA", "æ": "AE", "ʌ": "AH", "ə": "AH", "ɐ": "AH", "ɔ": "AO", "ɒ": "AA", "ɛ": "EH", "e": "EY", "ɝ": "ER", "ɚ": "ER",
-    "ɜ": "ER", "ɪ": "IH", "i": "IY", "ɨ": "IH", "o": "OW", "ʊ": "UH", "u": "UW", "y": "UW", "ø": "ER", "œ": "ER", "b": "B", "d": "D",
-    "ð": "DH", "f": "F", "ɡ": "G", "g": "G", "h": "HH", "ç": "HH", "x": "K", "j": "Y", "k": "K", "l": "L", "ɫ": "L", "m": "M", "n": "N",
-    "ɲ": "N Y", "ŋ": "NG", "p": "P", "ɹ": "R", "r": "R", "ʁ": "R", "ɾ": "T", "s": "S", "ʃ": "SH", "t": "T", "θ": "TH", "v": "V", "w": "W",
-    "z": "Z", "ʒ": "ZH", "q": "K", "c": "K",
+    "dʒ": "JH", "tʃ": "CH", "aɪ": "AY", "aʊ": "AW", "eɪ": "EY", "oʊ": "OW", "əʊ": "OW", "ɔɪ": "OY",
+    "ɑ": "AA", "æ": "AE", "ʌ": "AH", "ə": "AH", "ɐ": "AH", "ɔ": "AO", "ɒ": "AA", "ɛ": "EH", "e": "EY", "ɝ": "ER", "ɚ": "ER",
+    "ɜ": "ER", "ɪ": "IH", "i": "IY", "ʊ": "UH", "u": "UW", "b": "B", "d": "D", "ð": "DH", "f": "F", "ɡ": "G", "g": "G", "h": "HH",
+    "j": "Y", "k": "K", "l": "L", "ɫ": "L", "m": "M", "n": "N", "ŋ": "NG", "p": "P", "ɹ": "R", "r": "R", "s": "S", "ʃ": "SH",
+    "t": "T", "θ": "TH", "v": "V", "w": "W", "z": "Z", "ʒ": "ZH",
 }  # fmt: skip
 IPA_PATTERN = re.compile("|".join(sorted(IPA, key=len, reverse=True)))
 # letters to sounds, first match wins at each place: (pattern, phones)
 RULES = tuple(
     (re.compile(pattern), phones.split())
     for pattern, phones in (
-        ("(?<=.)e$", ""), ("tch", "CH"), ("sch", "SH"), ("ch", "CH"), ("ck", "K"), ("sh", "SH"), ("ph", "F"), ("th", "TH"), ("^kn", "N"),
+        ("(?<=[bcdfgkptz])le$", "AH L"), ("able$", "AH B AH L"), ("ous$|us$", "AH S"), ("(?<=..)es$", "IH Z"), ("(?<=[bdglmnrvw])s$", "Z"),
+        ("^ct", "T"), ("i(?=[aou])", "IY"), ("(?<=.)e$", ""), ("tch", "CH"), ("sch", "SH"), ("ch", "CH"), ("ck", "K"), ("sh", "SH"), ("ph", "F"), ("th", "TH"), ("^kn", "N"),
         ("^wr", "R"), ("^gn", "N"), ("wh", "W"), ("tion", "SH AH N"), ("sion", "ZH AH N"), ("qu", "K W"), ("igh", "AY"), ("eigh", "EY"),
         ("augh", "AO"), ("ough", "OW"), ("gh", "G"), ("ng$", "NG"), ("nk", "NG K"), ("dge", "JH"), ("^x", "Z"), ("x", "K S"),
         ("c(?=[eiy])", "S"), ("cc(?![eiy])|c", "K"), ("g(?=[ey])", "JH"), ("gg|g", "G"), ("bb|b", "B"), ("dd|d", "D"), ("ff|f", "F"),
@@ -116,13 +116,16 @@ def from_ending(word: str, lookup: Lookup) -> list[str] | None:
     return None
 
 
-def _second(word: str, lookup: Lookup) -> list[str] | None:
-    """The phones of the second half of a compound, unstressed; short words only where they are common there."""
-    if word in SECONDS:
-        return SECONDS[word].split()
-    phones = lookup(word) if len(word) > 3 else None
-    phones = phones or (from_ending(word, lookup) if len(word) > 5 else None)
-    return [p.replace("1", "0") for p in phones] if phones else None
+def _halves(first: str, second: str, lookup: Lookup) -> list[str] | None:
+    """The phones of two known words said as one, the second unstressed; short seconds only where they are common."""
+    head = lookup(first)
+    if not head or not any(map(is_vowel, head)):
+        return None
+    if second in SECONDS:
+        return head + SECONDS[second].split()
+    tail = lookup(second) if len(second) > 3 else None
+    tail = tail or (from_ending(second, lookup) if len(first) > 3 and len(second) > 5 else None)
+    return head + [p.replace("1", "0") for p in tail] if tail else None
 
 
 def from_parts(word: str, lookup: Lookup) -> list[str] | None:
@@ -133,10 +136,9 @@ def from_parts(word: str, lookup: Lookup) -> list[str] | None:
         if known:
             return phones.split() + known
     for cut in range(len(word) - 3, 2, -1):
-        first = lookup(word[:cut])
-        second = _second(word[cut:], lookup) if first else None
-        if first and second and any(map(is_vowel, first)):
-            return first + second
+        if phones := _halves(word[:cut], word[cut:], lookup):
+            # "shoestore" is shoe and store, not shoes and tore
+            return (word[cut - 1] == "s" and cut > 3 and _halves(word[: cut - 1], word[cut - 1 :], lookup)) or phones
     return None
 
 
@@ -154,7 +156,11 @@ def _model():
     try:
         from hama import G2PModel
 
-        return G2PModel()
+        model = G2PModel()
+        vocab = model.vocab  # whose tables are built anew at every look: 18 times a word, most of the model's time
+        tables = ("encoder", "decoder", "encoder_token_to_id", "decoder_token_to_id", "pad_id", "sos_id", "eos_id")
+        model.vocab = model.tokenizer.vocab = SimpleNamespace(**{name: getattr(vocab, name) for name in tables})
+        return model
     except Exception:  # a platform without the package or its engine still reads every word by rule
         return None
 
@@ -162,21 +168,20 @@ def _model():
 def from_model(word: str) -> list[str] | None:
     """The word as the g2p model of the package `hama` says it; None where the model is missing or says nothing credible.
 
-    The model reads many languages and now and then takes an English word for another's: consonants far from the spelling tell.
+    The model reads many languages and takes some English words and most names for another's; its sounds then tell, and they
+    stand apart ("n a β̞ u"). Such a word is left to the rules.
     """
     model = _model()
     if model is None:
         return None
     try:
-        ipa = model.predict(word).ipa
+        ipa = re.sub("[ːˈˌ͡]", "", model.predict(word).ipa)
     except Exception:  # the model is a native engine that is not made for every string
         return None
-    phones = [p for sound in IPA_PATTERN.findall(re.sub("[ːˈˌ͡]", "", ipa)) for p in IPA[sound].split()]
-    if not any(p in VOWELS for p in phones):
-        return None
-    said, written = ([p for p in ps if not is_vowel(p) and p != "HH"] for ps in (phones, from_rules(word)))
-    alike = difflib.SequenceMatcher(None, said, written, autojunk=False).ratio() if said or written else 1
-    return stressed(phones) if alike >= 0.6 else None
+    sounds = IPA_PATTERN.findall(ipa)
+    phones = [p for sound in sounds for p in IPA[sound].split()]
+    credible = "".join(sounds) == ipa and len(word) <= 3 * len(phones) and any(p in VOWELS for p in phones)
+    return stressed(phones) if credible else None
 
 
 def from_rules(word: str) -> list[str]:

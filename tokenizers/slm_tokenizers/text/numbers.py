@@ -22,7 +22,8 @@ UNITS = {
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NAMED = "\x01"  # follows a letter that is named ("a. m."), until the normaliser's last step writes it as a dot
 LONGEST = 15  # digits; a longer run is an identifier, and is read digit by digit
-NUM = r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
+# a number from its first digit on: a match that may start inside a long run of digits would take quadratic time
+NUM = r"(?<!\d)(?:\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
 
 
 def _plain(words: str) -> str:
@@ -156,7 +157,7 @@ RULES = tuple(
         (r"\b(?:\+?1[-. ])?\(?\d{3}\)?[-. ]\d{3}[-. ]\d{4}\b|\b\d{3}-\d{4}\b", lambda m: f" {', '.join(map(digits, re.findall(r'[0-9]+', m[0])))} "),
         (r"(?<=\d)(?:[-–:]| [-–] )(?=[$£€]?\d)", lambda m: " to "),
         (rf"(?P<coin>[$£€¥₹])\s?(?P<num>{NUM})(?:\s?(?P<scale>{'|'.join(SCALES)})\b)?", _money),
-        (r"(?P<whole>\d+\s+)?(?<![\d.,/])(?P<top>\d{1,6})[/⁄](?P<bottom>\d{1,6})(?![\d/]|\.\d)", _fraction),
+        (r"(?P<whole>(?<!\d)\d+\s+)?(?<![\d.,/])(?P<top>\d{1,6})[/⁄](?P<bottom>\d{1,6})(?![\d/]|\.\d)", _fraction),
         (r"\b(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", lambda m: f" {ordinal(m[1])} "),
         (r"\b(\d{1,2}|\d{3}0)'?s\b", _decade),
         (rf"\b({NUM})\s?(mph|km/h)\b", lambda m: f" {cardinal(m[1])} {'miles' if m[2] in 'mphMPH' else 'kilometers'} per hour "),
@@ -166,7 +167,7 @@ RULES = tuple(
         (r"(?<=\d)\s?[x×*]\s?(?=\d)", lambda m: " times "),
         (r"(?:(?<=\s)|^)[-−](?=\.?\d)", lambda m: " minus "),
         (r"(?<!\d)\.(\d+)", lambda m: f" point {digits(m[1])} "),
-        (r"\d+(?:\.\d+){2,}", lambda m: f" {' point '.join(cardinal(part) for part in m[0].split('.'))} "),
+        (r"(?<!\d)\d+(?:\.\d+){2,}", lambda m: f" {' point '.join(cardinal(part) for part in m[0].split('.'))} "),
         (NUM, lambda m: f" {number(m[0])} "),
     )
 )  # fmt: skip

@@ -5,12 +5,12 @@ Pieces end at the ends of sentences; a sentence that is too long is cut after a 
 
 import re
 
-from slm_tokenizers.text.normalise import SHORTENED, normalise
+from slm_tokenizers.text.normalise import NUMBERED, SHORTENED, TITLES, normalise
 
 SENTENCE = re.compile(r"(?:[.!?…]+[\"'”’)\]]*|\n\s*\n)(?=\s)|[。！？]")
 CLAUSE = re.compile(r"[,;:—)\]]+[\"'”’]*(?=\s)|—|\s-+(?=\s)")
 SPACE = re.compile(r"\S(?=\s)")
-NOT_AN_END = re.compile(rf"(?:^|[\s(\"'“])(?:{'|'.join(SHORTENED)}|st|no|[A-Za-z]|(?:[A-Za-z]\.)+[A-Za-z])\.$", re.IGNORECASE)
+NOT_AN_END = re.compile(rf"(?:^|[\s(\"'“])(?:{'|'.join([*TITLES, *NUMBERED, *SHORTENED, 'st', 'no'])}|[A-Za-z]|(?:[A-Za-z]\.)+[A-Za-z])\.$", re.IGNORECASE)
 
 
 def _ends(pattern: re.Pattern, text: str) -> list[int]:
