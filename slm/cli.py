@@ -1,4 +1,4 @@
-"""The command line: `slm speak | encode | decode | prepare | train | evaluate | demo`.
+"""The command line: `slm speak | encode | decode | prepare | align | train | evaluate | demo`.
 
 Each command imports what it needs when it runs, so that `slm --help` needs neither torch nor numpy. A user's mistake (SlmError) becomes one
 sentence on stderr and exit code 2, an interrupted command exits with 130, and everything else is a bug and shows its traceback.
@@ -181,6 +181,22 @@ def prepare(
     from slm.data.prepare import prepare
 
     prepare(source, out, layout, exclude_source or ())
+
+
+@app.command()
+def align(
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders that `slm prepare` wrote; they are aligned together.")],
+    spikes: Annotated[Optional[list[Path]], typer.Option(help="JSON lines with path and [phone, frame] spikes to start from; repeatable.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same alignment.")] = 0,
+) -> None:
+    """Find out when each phone of a prepared corpus is said.
+
+    \b
+      slm align data/lj data/libri
+    """
+    from slm.data.aligning import align_folders
+
+    typer.echo(f"{align_folders(folders, spikes or (), seed)} clips aligned")
 
 
 @app.command()

@@ -17,7 +17,7 @@ from slm.cli import app
 from slm.errors import SlmError
 from slm_tokenizers import Encodec
 
-COMMANDS = ["speak", "encode", "decode", "prepare", "train", "evaluate", "demo"]
+COMMANDS = ["speak", "encode", "decode", "prepare", "align", "train", "evaluate", "demo"]
 
 
 def slm(*arguments, stdin: str | None = None):
@@ -153,6 +153,7 @@ def test_a_file_that_holds_no_such_codes_is_refused(tensors, says, tokenizer, tm
         (["speak", "Hello.", "-o", "out.mp4"], "must end in"),
         (["speak", "Hello.", "-o", "nowhere/out.wav"], "no folder nowhere"),
         (["speak", "Hello.", "--stream", "--json"], "--stream and --json"),
+        (["align", "missing"], "missing"),
         (["train", "missing.py"], "missing.py"),
         (["evaluate", "nobodys", "--data", "missing.jsonl"], "missing.jsonl"),
         (["prepare", "missing", "prepared"], "no corpus at missing"),

@@ -316,6 +316,7 @@ def test_epochs_and_seeds_differ_and_unshuffled_epochs_do_not():
     plan, n = made(), len(made())
     first, second = ([plan.at(step) for step in range(k * n, k * n + n)] for k in (0, 1))
     assert first != second and {tuple(sorted(row)) for row in first} != {tuple(sorted(row)) for row in second}
+    assert [len(row) for row in first] != [len(row) for row in second], "the batches come in the same order"
     assert [made(seed=4).at(step) for step in range(n)] != first
     plain = made(shuffle=False)
     assert [plain.at(step) for step in range(n)] == [plain.at(step + n) for step in range(n)]
@@ -430,8 +431,10 @@ def test_crops_are_pieces_of_the_clips_in_proportion_to_their_length(tones):
 
 
 def test_clips_shorter_than_a_crop_are_followed_by_others(tones):
-    row = Crops(tones, rate=RATE, seconds=5.0, batch=1, seed=0).at(0)
-    assert row.shape == (1, 1, 80000) and row.unfold(-1, 800, 800).abs().amax(-1).min() > 0.05
+    row = Crops(tones, rate=RATE, seconds=20.0, batch=1, seed=0).at(0)
+    assert row.shape == (1, 1, 320000) and row.unfold(-1, 800, 800).abs().amax(-1).min() > 0.05
+    spectrum = torch.fft.rfft(row[0, 0]).abs()
+    assert all(spectrum[20 * hz - 40 : 20 * hz + 40].max() > 20 * spectrum.median() for hz in (200, 300, 400))
 
 
 def test_a_clip_that_vanished_is_left_out_with_one_warning(tones, tmp_path):

@@ -22,7 +22,8 @@ SHARED = Path(os.environ.get("SLM_SHARED", Path(__file__).parents[1] / "../share
 SPOKEN = {
     "Dr. Smith paid $3.50 -- twice!": "doctor smith paid three dollars and fifty cents , twice !",
     "Mr. and Mrs. Jones v. St. Paul's, 221 Baker St. He left.": "mister and missus jones v . saint paul's , two hundred and twenty one baker street he left .",
-    "On May 5, 1984 at 3:05 p.m.": "on may fifth , nineteen eighty four at three oh five p. m.",
+    "On May 5, 1984 at 3:05 p.m. in": "on may fifth , nineteen eighty four at three oh five p. m. in",
+    "3:00 p.m. The end, 5 a.m. or 6PM": "three p. m. . the end , five a. m. or six p. m.",
     "5 May 2020, Jan. 3rd and 2024-05-17": "the fifth of may twenty twenty , january third and may seventeenth , twenty twenty four",
     "1905 1066 2000 2500 1,984": "nineteen oh five ten sixty six two thousand two thousand five hundred one thousand nine hundred and eighty four",
     "the 1960s, the '80s": "the nineteen sixties , the eighties",
@@ -42,6 +43,7 @@ SPOKEN = {
     "self-destruction (a joke) - ok": "self destruction , a joke , ok",
     "He said: \"no\"; 'tis rock 'n' roll": "he said : no ; 'tis rock and roll",
     "Call (555) 123-4567": "call five five five , one two three , four five six seven",
+    "DO IT NOW, said the IT man. IT'S A TRAP": "do it now , said the i. t. man . it's a trap",
     "COVID-19, MP3, A4": "covid nineteen , m. p. three , a. four",
     "we chose plan B. The end": "we chose plan b . the end",
     "one\ntwo\n\nthree": "one two . three",
@@ -77,7 +79,7 @@ def test_every_pronunciation_of_the_dictionary_is_made_of_symbols():
     {
         "the apple, the dog, a cat": "DH IY0 AE1 P AH0 L sil DH AH0 D AO1 G sil AH0 K AE1 T",
         "an FBI agent": "AE1 N EH1 F B IY1 AY1 EY1 JH AH0 N T",
-        "rifle's gases' moss's": "R AY1 F AH0 L Z G AE1 S IH0 Z M AO1 S IH0 Z",
+        "rifle's gasses moss's": "R AY1 F AH0 L Z G AE1 S IH0 Z M AO1 S IH0 Z",
         "blanched cradled gazetted": "B L AE1 N CH T K R EY1 D AH0 L D G AH0 Z EH1 T IH0 D",
         "conniving thistlewood": "K AH0 N AY1 V IH0 NG TH IH1 S AH0 L W UH0 D",
         "shoestore flintshire": "SH UW1 S T AO0 R F L IH1 N T SH ER0",

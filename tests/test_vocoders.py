@@ -28,10 +28,11 @@ def seed():
 
 
 def lively(module: nn.Module) -> nn.Module:
-    """Weights large enough that every path through the network shows in its output."""
+    """Weights so large that every path through the network shows in its output."""
     with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_(0, 0.3)
+        for name, parameter in module.named_parameters():
+            norm = name.endswith(("weight_g", "original0"))
+            parameter.uniform_(0.5, 1) if norm else parameter.normal_(0, 0.15)
     return module
 
 
@@ -120,12 +121,18 @@ def test_a_frame_becomes_exactly_hop_samples(config):
         assert vocoder(torch.randn(1, 8, frames)).shape == (1, 1, frames * vocoder.hop)
 
 
-def test_removing_weight_norm_changes_nothing_heard():
-    vocoder, mel = lively(TINY.build()), torch.randn(1, 8, 9)
+@pytest.mark.parametrize("frozen_or_not", [False, True])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_removing_weight_norm_changes_nothing_heard(frozen_or_not, gradient):
+    vocoder, mel = lively(TINY.build()).requires_grad_(not frozen_or_not), torch.randn(1, 8, 9)
     normed, names = vocoder(mel), set(vocoder.state_dict())
     assert any("original0" in name for name in names)
-    torch.testing.assert_close(vocoder.remove_weight_norm()(mel), normed, atol=1e-6, rtol=0)
+    with torch.set_grad_enabled(gradient):
+        vocoder.remove_weight_norm()
+    torch.testing.assert_close(vocoder(mel), normed, atol=1e-6, rtol=0)
+    assert len(vocoder.state_dict()) == 2 * len(vocoder.convolutions()) == len(list(vocoder.parameters()))
     assert not any("original" in name for name in vocoder.state_dict())
+    assert all(p.requires_grad is not frozen_or_not for p in vocoder.parameters())
     torch.testing.assert_close(vocoder.add_weight_norm()(mel), normed, atol=1e-5, rtol=0)
     assert set(vocoder.state_dict()) == names
 

@@ -108,7 +108,7 @@ def write(path: str | Path, audio: Tensor, rate: int, comment: str = "") -> None
             if comment:
                 file.comment = comment  # metadata goes before the samples, or libsndfile drops it
             file.software = "slm"
-            file.write(samples.clamp(-1, 1).numpy())
+            file.write(samples.numpy())  # 16-bit formats clip
 
 
 def comment(path: str | Path) -> str:

@@ -129,7 +129,10 @@ class HiFiGAN(nn.Module):
         """Fold the norms into plain weights; the same audio, faster."""
         for conv in self.convolutions():
             if parametrize.is_parametrized(conv):
+                weight, learns = conv.weight.detach(), conv.parametrizations.weight.original1.requires_grad
                 parametrize.remove_parametrizations(conv, "weight")
+                # under no_grad, or frozen, torch leaves a tensor here that state_dict() and to() would pass over
+                conv.weight = nn.Parameter(weight, requires_grad=learns)
         return self
 
     def convolutions(self) -> list[nn.Module]:

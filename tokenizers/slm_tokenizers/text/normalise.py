@@ -86,10 +86,9 @@ def _address(m: re.Match) -> str:
     return f" {body}{tail} "
 
 
-def _shortened(m: re.Match) -> str:
-    """Business and Latin abbreviations; a capital that begins a sentence after them, or the end, keeps the dot's pause."""
-    ends = re.match(rf"\s*$|\s+{STARTERS}", m.string[m.end() :][:12])
-    return f" {SHORTENED[m[1].lower()]}" + (" . " if ends else " ")
+def _pause(m: re.Match) -> str:
+    """The dot of an abbreviation is also a full stop at the end and before a word that begins a sentence."""
+    return " . " if re.match(rf"\s*$|\s+{STARTERS}", m.string[m.end() : m.end() + 12]) else " "
 
 
 def _saint(m: re.Match) -> str:
@@ -97,21 +96,18 @@ def _saint(m: re.Match) -> str:
     return " street " if re.search(r"\d\w*(?: [A-Z]\w*)+ $", m.string[max(0, m.start() - 40) : m.start()]) else " saint "
 
 
-def _dotted(m: re.Match) -> str:
-    ends = re.match(rf"\s*$|\s+{STARTERS}", m.string[m.end() :][:12])
-    return letters(m[0]) + (". " if ends else "")
-
-
 def _initial(m: re.Match) -> str:
     """"J. Smith", but not the end of a sentence such as "we chose plan B."."""
     before = m.string[max(0, m.start() - 20) : m.start()]
-    return letters(m[1]) if re.search(r"(?:^|[.,;:]|\b(?:[A-Z]\S*|by|to|of|and|or|from|with|for|as|that|when))\s*$", before) else m[0]
+    named = re.search(r"(?:^|[.,;:]|\b(?:[A-Z]\S*|by|to|of|and|or|from|with|for|as|that|when))\s*$", before)
+    return letters(m[1]) if named or re.match(r" [A-Z]\.", m.string[m.end() : m.end() + 3]) else m[0]
 
 
 def abbreviations(text: str) -> str:
     """Titles, Latin and business abbreviations, initials and dotted acronyms, spelled out. Needs single spaces."""
     text = re.sub(r"\be\.\s?g\.", " for example ", text, flags=re.IGNORECASE)
     text = re.sub(r"\bi\.\s?e\.", " that is ", text, flags=re.IGNORECASE)
+    text = re.sub(r"(?<=\d) ?([AaPp])\. ?[Mm]\.", lambda m: f" {m[1]}m" + _pause(m), text)
     text = re.sub(r"\bph\.\s?d\b\.?", letters("phd"), text, flags=re.IGNORECASE)
     text = re.sub(r"\bNos?\. ?(?=\d)|#(?=\d)", " number ", text)
     text = re.sub(r"\bp\. ?(?=\d)", " page ", text)
@@ -120,9 +116,9 @@ def abbreviations(text: str) -> str:
     text = re.sub(r"(?<=[a-z] )Dr\.(?! ?[A-Z])", " drive ", text)
     text = re.sub(rf"\b({'|'.join(TITLES)})\. ?(?=[A-Z])", lambda m: f" {TITLES[m[1].lower()].title()} ", text, flags=re.ASCII | re.IGNORECASE)
     text = re.sub(rf"\b({'|'.join(NUMBERED)})\. ?(?=[\dIVX])", lambda m: f" {NUMBERED[m[1].lower()]} ", text, flags=re.IGNORECASE)
-    text = re.sub(rf"\b({'|'.join(SHORTENED)})\.", _shortened, text, flags=re.IGNORECASE)
+    text = re.sub(rf"\b({'|'.join(SHORTENED)})\.", lambda m: f" {SHORTENED[m[1].lower()]}" + _pause(m), text, flags=re.IGNORECASE)
     text = re.sub(r"\b(Mr|Mrs|Dr|Messrs)\b", lambda m: TITLES[m[1].lower()].title(), text)
-    text = re.sub(r"\b[A-Za-z]\.(?:[A-Za-z]\.)+(?![A-Za-z]{2})", _dotted, text)
+    text = re.sub(r"\b[A-Za-z]\.(?:[A-Za-z]\.)+(?![A-Za-z]{2})", lambda m: letters(m[0]) + _pause(m), text)
     return re.sub(rf"\b([A-HJ-Z]|I(?=\. [A-Z]\.))\.(?= [A-Z])(?! {STARTERS})", _initial, text)
 
 
@@ -130,21 +126,21 @@ def _roman(m: re.Match) -> str:
     before, value = m[1].lower(), sum({"I": 1, "V": 5, "X": 10}[c] for c in m[2]) - 2 * (("IX" in m[2]) + ("IV" in m[2]))
     if before in COUNTED:
         return f"{m[1]} {cardinal(str(value))}"
-    if len(m[2]) > 1 or (before in MONARCHS and (m[2] != "I" or re.match(r"[,.;:?!)]| of\b|$", m.string[m.end() :][:4]))):
+    if len(m[2]) > 1 or (before in MONARCHS and (m[2] != "I" or re.match(r"[,.;:?!)]| of\b|$", m.string[m.end() : m.end() + 4]))):
         return f"{m[1]} the {ordinal(str(value))}"
     return m[0]
 
 
 def acronyms(text: str, known: Callable[[str], bool]) -> str:
-    """Runs of 2 to 5 capitals are spelled by letters unless they are a known word, or look like a word, or the text shouts."""
-    shouts = sum(map(str.isupper, text)) > sum(map(str.islower, text)) and " " in text.strip()
+    """Runs of 2 to 5 capitals are spelled by letters, unless they are a known word, look like one, or stand among other capitals."""
 
     def spell(m: re.Match) -> str:
-        word, tail = m[1], m[2] or ""
-        read = known(word.lower()) or (len(word) > 3 and (shouts or re.fullmatch("[^AEIOUY]?(?:[AEIOUY][^AEIOUY])+[AEIOUY]?", word)))
-        if read and (shouts or word not in SPELLED):
+        word, before, after = m[1], m.string[max(0, m.start() - 12) : m.start()], m.string[m.end() : m.end() + 12]
+        shouted = re.search(r"\b(?:A|[A-Z]{2,}) $", before) or re.match(r" (?:A|[A-Z]{2,})\b", after)
+        wordlike = len(word) > 3 and (shouted or re.fullmatch("[^AEIOUY]?(?:[AEIOUY][^AEIOUY])+[AEIOUY]?", word))
+        if (wordlike or known(word.lower())) and (shouted or word not in SPELLED):
             return m[0]
-        return letters(word).rstrip() + ("'s" if tail else "") + " "
+        return letters(word).rstrip() + ("'s" if m[2] else "") + " "
 
     text = re.sub(r"\b[A-Z]{1,3}-?(?=\d)", lambda m: letters(m[0]), text)
     text = re.sub(r"(?<=[a-z] )A(?= ?[,.;:?!]|$)", letters("a"), text)

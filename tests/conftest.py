@@ -1,0 +1,19 @@
+"""Shared by all tests: one thread (small tensors lose by more), and a voice that needs no corpus."""
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tone_voice(tmp_path_factory):
+    """A wav file of two seconds of made-up speech at 16 kHz."""
+    import soundfile
+
+    from slm.data.madeup import utterance
+
+    _, _, audio = utterance(0, 1, 25, 40, 320, 16000)
+    path = tmp_path_factory.mktemp("voice") / "voice.wav"
+    soundfile.write(path, audio[0].numpy(), 16000)
+    return str(path)
