@@ -185,8 +185,8 @@ def prepare(
 
 @app.command()
 def align(
-    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders that `slm prepare` wrote; they are aligned together.")],
-    spikes: Annotated[Optional[list[Path]], typer.Option(help="JSON lines with path and [phone, frame] spikes to start from; repeatable.")] = None,
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="What `slm prepare` wrote; aligned together.")],
+    spikes: Annotated[Optional[list[Path]], typer.Option(help="JSON lines with path and spikes, to start from.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same alignment.")] = 0,
 ) -> None:
     """Find out when each phone of a prepared corpus is said.

@@ -12,6 +12,7 @@ from slm.backbone.mamba2 import Mamba2
 from slm.backbone.ssd import runs, ssd_chunked, ssd_quadratic, ssd_step
 from slm.backbone.transformer import Transformer
 from slm.errors import SlmError
+from slm.nn.norm import RMSNorm
 
 DIM = 16
 CONFIGS = {
@@ -145,6 +146,20 @@ def test_a_packed_document_hears_nothing_of_the_others_bit_for_bit(backbone: nn.
         x = x.detach()
 
 
+def test_a_model_in_bf16_runs_with_and_without_a_state(backbone: nn.Module) -> None:
+    x = torch.randn(2, 12, DIM)
+    exact, _ = backbone(x)
+    backbone.bfloat16()
+    state, pieces = backbone.start(2), []
+    with torch.no_grad():
+        for piece in x.bfloat16().split([8, 1, 3], 1):
+            y, state = backbone(piece, state)
+            pieces.append(y)
+        for y in (torch.cat(pieces, 1), backbone(x.bfloat16())[0]):
+            assert y.dtype == torch.bfloat16
+            assert (y - exact).square().mean().sqrt() < 0.1 * exact.square().mean().sqrt()
+
+
 def test_documents_and_a_state_exclude_each_other(backbone: nn.Module) -> None:
     x, documents = packed()
     with pytest.raises(SlmError, match="documents"):
@@ -170,6 +185,20 @@ def test_bf16_autocast_stays_finite_and_near_float32(backbone: nn.Module) -> Non
 def test_every_parameter_is_trained(backbone: nn.Module) -> None:
     backbone(torch.randn(2, 20, DIM))[0][..., 0].sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("dtype, atol", [(torch.float32, 1e-6), (torch.bfloat16, 0.04)])
+def test_a_norm_is_the_same_with_and_without_gradients(dtype: torch.dtype, atol: float) -> None:
+    norm = RMSNorm(64, eps=0.1)
+    nn.init.normal_(norm.weight)
+    x = torch.randn(5, 64).to(dtype)
+    trained = norm(x)
+    want = x.float() / (x.float().square().mean(-1, keepdim=True) + 0.1).sqrt() * norm.weight
+    with torch.no_grad():
+        fused = norm(x)
+    assert trained.dtype == fused.dtype == dtype
+    close(trained.float(), want, atol)
+    close(fused.float(), want, atol)
 
 
 def test_output_projections_start_smaller_the_deeper_the_stack() -> None:
@@ -278,9 +307,11 @@ def test_a_step_of_no_duration_leaves_the_state_bit_for_bit() -> None:
     assert torch.equal(after, start)
 
 
-def test_ssd_survives_decays_that_underflow() -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_ssd_survives_decays_that_underflow(packed: bool) -> None:
     x, dt, A, B, C = (t.detach().float().requires_grad_() for t in ssd_inputs(40))
-    y, _ = ssd_chunked(x, dt * 1000, A * 16, B, C, chunk=16)
+    run = torch.arange(40).div(7, rounding_mode="floor").expand(2, -1) if packed else None
+    y, _ = ssd_chunked(x, dt * 1000, A * 16, B, C, chunk=16, run=run)
     assert all(g.isfinite().all() for g in (y, *torch.autograd.grad(y.sum(), (x, dt, A, B, C))))
 
 

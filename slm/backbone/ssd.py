@@ -83,13 +83,14 @@ def _inside(sums: Tensor, dt: Tensor, x: Tensor, B: Tensor, C: Tensor, run: Tens
 
 def _crossings(sums: Tensor, run: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Decays from each step to its chunk's end [B,K,L,H], over a whole chunk [B,K,H], from its start to each step [B,K,L,H]."""
-    written, kept, read = (sums[:, :, -1:] - sums).exp(), sums[:, :, -1].exp(), sums.exp()
+    to_end, kept, read = sums[:, :, -1:] - sums, sums[:, :, -1].exp(), sums.exp()
     if run is None:
-        return written, kept, read
+        return to_end.exp(), kept, read
     last = run[:, :, -1]
     before = F.pad(last[:, :-1], (1, 0))
-    return (written * (run == last[:, :, None])[..., None], kept * (last == before)[..., None],
-            read * (run == before[:, :, None])[..., None])
+    # sums restart with a run, so to_end is positive and may overflow for steps of an earlier one: hide it before exp.
+    written = to_end.masked_fill((run != last[:, :, None])[..., None], -torch.inf).exp()
+    return written, kept * (last == before)[..., None], read * (run == before[:, :, None])[..., None]
 
 
 def _carry(new: Tensor, kept: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -117,6 +118,6 @@ def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tens
     share = x.shape[1] // B.shape[1]
     if share > 1 and B.shape[1] > 1:
         B, C = B.repeat_interleave(share, 1), C.repeat_interleave(share, 1)
-    written = (x * dt[..., None])[..., None] * B[:, :, None]
-    state = state * (dt * A).exp()[..., None, None] + written
+    decay = (dt * A).exp()[..., None, None]
+    state = torch.addcmul(state * decay, (x * dt[..., None])[..., None], B[:, :, None].to(state.dtype))
     return (state * C[:, :, None]).sum(-1).to(x.dtype), state

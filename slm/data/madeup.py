@@ -41,18 +41,26 @@ class MadeUpSounds:
     rate: int = 16000
     hop: int = 320
     seed: int = 0
+    codec: str = ""
 
-    def build(self, tokenizers: dict[str, Any]) -> "MadeUpSounds":
-        return self
+    def build(self, tokenizers: dict[str, Any]) -> "MadeUpCrops":
+        return MadeUpCrops(self, tokenizers[self.codec] if self.codec else None)
+
+
+class MadeUpCrops:
+    def __init__(self, config: MadeUpSounds, codec: Any) -> None:
+        self.config, self.codec = config, codec
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
-        frames = round(self.seconds * self.rate / self.hop)
+        c = self.config
+        frames = round(c.seconds * c.rate / c.hop)
         audio, teacher = [], []
-        for row in range(self.batch):
-            text, duration, samples = utterance(self.seed + 1000 * step + row + 100 * rank, row, frames, 40, self.hop, self.rate)
-            audio.append(samples[:, : frames * self.hop])
+        for row in range(c.batch):
+            text, duration, samples = utterance(c.seed + 1000 * step + row + 100 * rank, row, frames, 40, c.hop, c.rate)
+            audio.append(samples[:, : frames * c.hop])
             teacher.append(text.repeat_interleave(duration)[:frames])
-        return {"audio": torch.stack(audio), "teacher": torch.stack(teacher)}
+        batch = {"audio": torch.stack(audio), "teacher": torch.stack(teacher)}
+        return batch if self.codec is None else {**batch, "codes": self.codec.encode(batch["audio"])}
 
 
 @dataclass

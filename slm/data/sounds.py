@@ -33,22 +33,23 @@ class Sounds:
     gain: tuple[float, float] = (-6.0, 3.0)
     seed: int = 0
     held_out: tuple[str, ...] = ()
+    codec: str = ""  # the tokenizer whose codes of the crops are wanted too
 
     def build(self, tokenizers: dict[str, Any]) -> "SoundCrops":
-        return SoundCrops(self)
+        return SoundCrops(self, tokenizers[self.codec] if self.codec else None)
 
 
 class SoundCrops:
-    """`at(step)` -> audio [B,1,N], teacher [B,T] phone classes or -1; a function of (seed, step)."""
+    """`at(step)` -> audio [B,1,N], teacher [B,T] phone classes or -1, with a codec its codes [B,Q,T]; a function of (seed, step)."""
 
-    def __init__(self, config: Sounds) -> None:
+    def __init__(self, config: Sounds, codec: Any = None) -> None:
         from rich.progress import track
 
         from slm.data import audio
         from slm.data import cuts as cut_files
         from slm_tokenizers.text.align import CLASS, plain
 
-        self.config = config
+        self.config, self.codec = config, codec
         self.frames = round(config.seconds * config.rate / config.hop)
         self.clips: list[tuple[np.ndarray, np.ndarray]] = []  # samples int16, labels int16
         for folder in map(Path, config.folders):
@@ -71,7 +72,8 @@ class SoundCrops:
         draw = np.random.default_rng([self.config.seed, step, rank])
         rows = [self._row(draw) for _ in range(self.config.batch)]
         audio, labels = (np.stack(column) for column in zip(*rows))
-        return {"audio": torch.from_numpy(audio)[:, None], "teacher": torch.from_numpy(labels).long()}
+        batch = {"audio": torch.from_numpy(audio)[:, None], "teacher": torch.from_numpy(labels).long()}
+        return batch if self.codec is None else {**batch, "codes": self.codec.encode(batch["audio"])}
 
     def _row(self, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         clip, labels = self.clips[int(np.searchsorted(self.ends, draw.integers(self.ends[-1]), side="right"))]

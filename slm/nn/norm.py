@@ -22,6 +22,9 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda or not torch.is_grad_enabled():
+            return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
+        # torch's own has no fused backward on a CPU; this is a third faster there.
         return (x * _scale(x, self.eps) * self.weight).to(x.dtype)
 
 

@@ -71,12 +71,10 @@ def train_recipe(path: str | Path, stage: str | None, out: str | Path, changes: 
 
 
 def finish(recipe: Recipe, name: str, module: nn.Module, built: dict[str, Any], out: Path) -> None:
-    """Write the trained stage: a codec as a tokenizer's folder, a stage of a system into the system's folder."""
-    from slm_tokenizers import codec
-
+    """Write the trained stage: a codec or a vocoder as a folder of its own, a stage of a system into the system's folder."""
     from slm import model
 
     if hasattr(module, "generator"):
-        codec.save(module.generator.finished(), out / "codec")
-        return
-    model.save_stage(recipe, name, module, built, out)
+        module.generator.write(out)
+    else:
+        model.save_stage(recipe, name, module, built, out)

@@ -9,6 +9,7 @@ does with the pseudo-labels of a self-supervised model.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class TaughtCodec(nn.Module):
     class Config:
         codec: Codec.Config = field(default_factory=Codec.Config)
         teacher: int = 40  # E; 0 trains without a teacher
-        distill: float = 2.0
+        distill: float = 5.0
         commit: float = 1.0
         dropout: bool = True
 
@@ -72,3 +73,9 @@ class TaughtCodec(nn.Module):
         """The codec alone, with the learned codebooks, as it will be stored."""
         self.codec.codebooks.embed.copy_(self.learned.embed)
         return self.codec.as_stored().eval()
+
+    def write(self, out: Path) -> None:
+        """OUT/codec, which `slm_tokenizers.load` reads."""
+        from slm_tokenizers.codec import save
+
+        save(self.finished(), out / "codec")

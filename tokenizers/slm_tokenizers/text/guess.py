@@ -33,7 +33,8 @@ RULES = tuple(
     (re.compile(pattern), phones.split())
     for pattern, phones in (
         ("(?<=[bcdfgkptz])le$", "AH L"), ("able$", "AH B AH L"), ("ous$|us$", "AH S"), ("(?<=..)es$", "IH Z"), ("(?<=[bdglmnrvw])s$", "Z"),
-        ("^ct", "T"), ("i(?=[aou])", "IY"), ("(?<=.)e$", ""), ("tch", "CH"), ("sch", "SH"), ("ch", "CH"), ("ck", "K"), ("sh", "SH"), ("ph", "F"), ("th", "TH"), ("^kn", "N"),
+        ("^ct", "T"), ("i(?=[aou])", "IY"), ("(?<=.)e$", ""),
+        ("tch", "CH"), ("sch", "SH"), ("ch", "CH"), ("ck", "K"), ("sh", "SH"), ("ph", "F"), ("th", "TH"), ("^kn", "N"),
         ("^wr", "R"), ("^gn", "N"), ("wh", "W"), ("tion", "SH AH N"), ("sion", "ZH AH N"), ("qu", "K W"), ("igh", "AY"), ("eigh", "EY"),
         ("augh", "AO"), ("ough", "OW"), ("gh", "G"), ("ng$", "NG"), ("nk", "NG K"), ("dge", "JH"), ("^x", "Z"), ("x", "K S"),
         ("c(?=[eiy])", "S"), ("cc(?![eiy])|c", "K"), ("g(?=[ey])", "JH"), ("gg|g", "G"), ("bb|b", "B"), ("dd|d", "D"), ("ff|f", "F"),
@@ -49,10 +50,11 @@ RULES = tuple(
 # second parts of compounds and of place names, worn down by use
 SECONDS = {
     "man": "M AH0 N", "men": "M IH0 N", "way": "W EY0", "ways": "W EY0 Z", "day": "D EY0", "days": "D EY0 Z", "son": "S AH0 N",
-    "ton": "T AH0 N", "ham": "AH0 M", "ford": "F ER0 D", "land": "L AH0 N D", "lands": "L AH0 N D Z", "shire": "SH ER0", "worth": "W ER0 TH",
-    "bury": "B EH0 R IY0", "borough": "B ER0 OW0", "burgh": "B ER0 G", "sea": "S IY0", "box": "B AA0 K S", "bed": "B EH0 D", "cup": "K AH0 P",
-    "top": "T AA0 P", "out": "AW0 T", "off": "AO0 F", "cap": "K AE0 P", "boy": "B OY0", "dog": "D AO0 G", "cut": "K AH0 T", "cuts": "K AH0 T S",
-    "red": "R EH0 D", "eye": "AY0", "hat": "HH AE0 T", "pot": "P AA0 T", "pit": "P IH0 T", "bag": "B AE0 G", "gun": "G AH0 N", "tub": "T AH0 B",
+    "ton": "T AH0 N", "ham": "AH0 M", "ford": "F ER0 D", "land": "L AH0 N D", "lands": "L AH0 N D Z", "shire": "SH ER0",
+    "worth": "W ER0 TH", "bury": "B EH0 R IY0", "borough": "B ER0 OW0", "burgh": "B ER0 G", "sea": "S IY0", "box": "B AA0 K S",
+    "bed": "B EH0 D", "cup": "K AH0 P", "top": "T AA0 P", "out": "AW0 T", "off": "AO0 F", "cap": "K AE0 P", "boy": "B OY0",
+    "dog": "D AO0 G", "cut": "K AH0 T", "cuts": "K AH0 T S", "red": "R EH0 D", "eye": "AY0", "hat": "HH AE0 T", "pot": "P AA0 T",
+    "pit": "P IH0 T", "bag": "B AE0 G", "gun": "G AH0 N", "tub": "T AH0 B",
 }  # fmt: skip
 
 

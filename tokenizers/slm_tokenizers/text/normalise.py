@@ -32,7 +32,10 @@ TITLES = {
     "gov": "governor", "sen": "senator", "rep": "representative", "pres": "president", "supt": "superintendent", "mt": "mount",
     "ft": "fort",
 }  # fmt: skip
-NUMBERED = {"fig": "figure", "figs": "figures", "sec": "section", "ch": "chapter", "chap": "chapter", "vol": "volume", "pp": "pages", "est": "established"}
+NUMBERED = {
+    "fig": "figure", "figs": "figures", "sec": "section", "ch": "chapter", "chap": "chapter", "vol": "volume", "pp": "pages",
+    "est": "established",
+}  # fmt: skip
 SHORTENED = {
     "jr": "junior", "sr": "senior", "esq": "esquire", "bros": "brothers", "co": "company", "corp": "corporation", "ltd": "limited",
     "inc": "incorporated", "dept": "department", "assn": "association", "univ": "university", "ave": "avenue", "blvd": "boulevard",
@@ -43,9 +46,12 @@ CLIPPED = frozenset(("'tis", "'twas", "'twere", "'twill", "'em", "'til", "'cause
 # words that are known and yet are spelled when they stand in capitals among small letters
 SPELLED = frozenset("US UN ID IT LA AI AD VIP IRA MA PA".split())
 # with a capital after a dot these begin a sentence: the dot was not an initial's alone
-STARTERS = r"(?:The|A|An|He|She|It|We|They|You|I|But|And|In|On|At|So|If|As|For|This|That|These|Those|There|Then|When|What|His|Her|My|Our|No|Not|Now|One)\b"
-COUNTED = frozenset("chapter part section volume book act scene war phase type article title appendix table figure class level".split())
-MONARCHS = frozenset("henry george edward charles james william louis elizabeth mary richard napoleon francis philip pius leo nicholas".split())
+STARTERS = (
+    "(?:" + "|".join("The A An He She It We They You I But And In On At So If As For This That These Those There Then When What".split())
+    + r"|His|Her|My|Our|No|Not|Now|One)\b"
+)  # fmt: skip
+COUNTED = frozenset("chapter part section volume book act scene war phase type article title appendix table figure class".split())
+MONARCHS = frozenset("henry george edward charles james william louis elizabeth mary richard napoleon francis philip pius leo".split())
 DOMAIN = r"(?:com|org|net|edu|gov|mil|info|io|co|uk|de|fr|ai|dev|app)"
 URL = re.compile(
     rf"\b(?:(?:https?|ftp)://|www\.)[^\s<>]+|\b[\w.+-]{{1,64}}@[\w-]{{1,64}}(?:\.[\w-]{{1,64}}){{1,8}}"
@@ -57,7 +63,7 @@ AFTER_URL = (("/", " slash "), ("@", " at "), ("-", " dash "), ("_", " underscor
 
 
 def letters(run: str) -> str:
-    """"FBI" -> " f b i ", each letter marked as one that is named."""
+    """FBI -> " f b i ", each letter marked as one that is named."""
     return " " + " ".join(f"{c}{NAMED}" for c in run.lower() if "a" <= c <= "z") + " "
 
 
@@ -92,12 +98,12 @@ def _pause(m: re.Match) -> str:
 
 
 def _saint(m: re.Match) -> str:
-    """"St." before a capital is a saint, unless a house number and a name come before it."""
+    """St. before a capital is a saint, unless a house number and a name come before it."""
     return " street " if re.search(r"\d\w*(?: [A-Z]\w*)+ $", m.string[max(0, m.start() - 40) : m.start()]) else " saint "
 
 
 def _initial(m: re.Match) -> str:
-    """"J. Smith", but not the end of a sentence such as "we chose plan B."."""
+    """A capital and a dot is a letter in "by J. Smith", and the end of a sentence in "we chose plan B. Later"."""
     before = m.string[max(0, m.start() - 20) : m.start()]
     named = re.search(r"(?:^|[.,;:]|\b(?:[A-Z]\S*|by|to|of|and|or|from|with|for|as|that|when))\s*$", before)
     return letters(m[1]) if named or re.match(r" [A-Z]\.", m.string[m.end() : m.end() + 3]) else m[0]
@@ -114,10 +120,10 @@ def abbreviations(text: str) -> str:
     text = re.sub(r"\bSt\. ?(?=[A-Z])", _saint, text)
     text = re.sub(r"\bSt\.", " street ", text)
     text = re.sub(r"(?<=[a-z] )Dr\.(?! ?[A-Z])", " drive ", text)
-    text = re.sub(rf"\b({'|'.join(TITLES)})\. ?(?=[A-Z])", lambda m: f" {TITLES[m[1].lower()].title()} ", text, flags=re.ASCII | re.IGNORECASE)
-    text = re.sub(rf"\b({'|'.join(NUMBERED)})\. ?(?=[\dIVX])", lambda m: f" {NUMBERED[m[1].lower()]} ", text, flags=re.IGNORECASE)
+    text = re.sub(rf"\b((?i:{'|'.join(TITLES)}))\. ?(?=[A-Z])", lambda m: f" {TITLES[m[1].lower()].title()} ", text)
+    text = re.sub(rf"\b((?i:{'|'.join(NUMBERED)}))\. ?(?=[\dIVX])", lambda m: f" {NUMBERED[m[1].lower()]} ", text)
     text = re.sub(rf"\b({'|'.join(SHORTENED)})\.", lambda m: f" {SHORTENED[m[1].lower()]}" + _pause(m), text, flags=re.IGNORECASE)
-    text = re.sub(r"\b(Mr|Mrs|Dr|Messrs)\b", lambda m: TITLES[m[1].lower()].title(), text)
+    text = re.sub(r"\b(Mr|Mrs|Messrs|Dr(?!\.))\b\.?", lambda m: TITLES[m[1].lower()].title(), text)
     text = re.sub(r"\b[A-Za-z]\.(?:[A-Za-z]\.)+(?![A-Za-z]{2})", lambda m: letters(m[0]) + _pause(m), text)
     return re.sub(rf"\b([A-HJ-Z]|I(?=\. [A-Z]\.))\.(?= [A-Z])(?! {STARTERS})", _initial, text)
 
@@ -144,7 +150,7 @@ def acronyms(text: str, known: Callable[[str], bool]) -> str:
 
     text = re.sub(r"\b[A-Z]{1,3}-?(?=\d)", lambda m: letters(m[0]), text)
     text = re.sub(r"(?<=[a-z] )A(?= ?[,.;:?!]|$)", letters("a"), text)
-    return re.sub(r"\b([A-Z]{2,5})('?s)?\b", spell, text)
+    return re.sub(r"(?<!')\b([A-Z]{2,5})(?:('?s)\b|\b(?!'))", spell, text)
 
 
 def _word(token: str) -> str:

@@ -31,12 +31,12 @@ def _plain(words: str) -> str:
 
 
 def digits(run: str) -> str:
-    """"007" -> "zero zero seven"."""
+    """Digit by digit: "007" -> "zero zero seven"."""
     return " ".join(DIGITS[int(d)] for d in run if d in "0123456789")
 
 
 def cardinal(run: str) -> str:
-    """"1,234.5" -> "one thousand two hundred and thirty four point five"."""
+    """As a quantity: "1,234.5" -> "one thousand two hundred and thirty four point five"."""
     from num2words import num2words
 
     whole, _, part = run.replace(",", "").partition(".")
@@ -46,7 +46,7 @@ def cardinal(run: str) -> str:
 
 
 def ordinal(run: str) -> str:
-    """"21" -> "twenty first"."""
+    """As a place in a row: "21" -> "twenty first"."""
     from num2words import num2words
 
     run = run.replace(",", "")
@@ -54,7 +54,7 @@ def ordinal(run: str) -> str:
 
 
 def year(run: str) -> str:
-    """"1905" -> "nineteen oh five", "2004" -> "two thousand and four"."""
+    """As a year: "1905" -> "nineteen oh five", "2004" -> "two thousand and four"."""
     from num2words import num2words
 
     return _plain(num2words(int(run), to="year"))
@@ -145,16 +145,21 @@ def _unit(m: re.Match) -> str:
     return f" {cardinal(m[1])} {_many(m[1], UNITS[m[2].lower()])} "
 
 
-MONTH = r"(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+MONTH = (
+    r"(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)"
+)
+DAY = r"(?<![\d/-])(?:(?P<y>\d{4})-(?P<mo>\d{1,2})-(?P<d>\d{1,2})|(?P<mo2>\d{1,2})/(?P<d2>\d{1,2})/(?P<y2>\d{4}))(?![\d/-])"
+PHONE = r"\b(?:\+?1[-. ])?\(?\d{3}\)?[-. ]\d{3}[-. ]\d{4}\b|\b\d{3}-\d{4}\b"
 RULES = tuple(
     (re.compile(pattern, re.IGNORECASE), rule)
     for pattern, rule in (
-        (r"(?<![\d/-])(?:(?P<y>\d{4})-(?P<mo>\d{1,2})-(?P<d>\d{1,2})|(?P<mo2>\d{1,2})/(?P<d2>\d{1,2})/(?P<y2>\d{4}))(?![\d/-])", _numeric_date),
+        (DAY, _numeric_date),
         (rf"\b{MONTH}\.?\s+(\d{{1,2}})(?:st|nd|rd|th)?\b(?:,?\s+(\d{{4}})\b)?(?![:%]|\.\d)", _month_day),
         (rf"\b(?:the\s+)?(\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?{MONTH}\b\.?(?:,?\s+(\d{{4}})\b)?", _day_month),
         (r"(?<![\d:])(?P<h>\d{1,2}):(?P<m>\d{2})(?::(?P<s>\d{2}))?(?:\s*(?P<half>[ap]\.?m\b)\.?)?(?![\d:])", _time),
         (r"\b(\d{1,2})\s*([ap])\.?m\b\.?", _half_day),
-        (r"\b(?:\+?1[-. ])?\(?\d{3}\)?[-. ]\d{3}[-. ]\d{4}\b|\b\d{3}-\d{4}\b", lambda m: f" {', '.join(map(digits, re.findall(r'[0-9]+', m[0])))} "),
+        (PHONE, lambda m: f" {', '.join(map(digits, re.findall('[0-9]+', m[0])))} "),
         (r"(?<=\d)(?:[-–:]| [-–] )(?=[$£€]?\d)", lambda m: " to "),
         (rf"(?P<coin>[$£€¥₹])\s?(?P<num>{NUM})(?:\s?(?P<scale>{'|'.join(SCALES)})\b)?", _money),
         (r"(?P<whole>(?<!\d)\d+\s+)?(?<![\d.,/])(?P<top>\d{1,6})[/⁄](?P<bottom>\d{1,6})(?![\d/]|\.\d)", _fraction),

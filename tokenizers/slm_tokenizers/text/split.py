@@ -5,12 +5,14 @@ Pieces end at the ends of sentences; a sentence that is too long is cut after a 
 
 import re
 
+from slm.errors import SlmError
 from slm_tokenizers.text.normalise import NUMBERED, SHORTENED, TITLES, normalise
 
-SENTENCE = re.compile(r"(?:[.!?…]+[\"'”’)\]]*|\n\s*\n)(?=\s)|[。！？]")
+SENTENCE = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|\n\s*\n|[。！？]")
 CLAUSE = re.compile(r"[,;:—)\]]+[\"'”’]*(?=\s)|—|\s-+(?=\s)")
 SPACE = re.compile(r"\S(?=\s)")
-NOT_AN_END = re.compile(rf"(?:^|[\s(\"'“])(?:{'|'.join([*TITLES, *NUMBERED, *SHORTENED, 'st', 'no'])}|[A-Za-z]|(?:[A-Za-z]\.)+[A-Za-z])\.$", re.IGNORECASE)
+ABBREVIATIONS = "|".join([*TITLES, *NUMBERED, *SHORTENED, "st", "no"])
+NOT_AN_END = re.compile(rf"(?:^|[\s(\"'“])(?:{ABBREVIATIONS}|[A-Za-z]|(?:[A-Za-z]\.)+[A-Za-z])\.$", re.IGNORECASE)
 
 
 def _ends(pattern: re.Pattern, text: str) -> list[int]:
@@ -30,7 +32,12 @@ def _cut(text: str, limit: int) -> int:
 
 
 def pieces(text: str, limit: int = 200) -> list[str]:
-    """`text` in order, in stripped pieces of at most `limit` characters, each with something to speak; no spoken word is lost."""
+    """`text` in order, in stripped pieces of at most `limit` characters, each with something to speak; no spoken word is lost.
+
+    Raises SlmError on a limit below 1.
+    """
+    if limit < 1:
+        raise SlmError(f"limit is {limit}; a piece of text needs at least 1 character")
     out, rest = [], text.strip()
     while rest:
         end = len(rest) if len(rest) <= limit else _cut(rest, limit)

@@ -1,0 +1,57 @@
+"""A vocoder while it learns: what it is given of the audio that it must make again.
+
+    B rows   N samples   T frames
+
+On mel it computes the mel itself; on codes the batch brings them, made by a codec that does not learn with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from slm.errors import SlmError
+from slm_vocoders.codes import CodeHiFiGAN
+from slm_vocoders.hifigan import HiFiGAN
+
+
+@dataclass
+class Made:
+    real: Tensor  # [B,1,N]
+    fake: Tensor  # [B,1,N]
+    losses: dict[str, Tensor]
+
+
+class LearningVocoder(nn.Module):
+    """Batch: audio [B,1,N]; for a vocoder on codes also codes [B,Q,T], N = T * hop."""
+
+    @dataclass
+    class Config:
+        vocoder: HiFiGAN.Config | CodeHiFiGAN.Config = field(default_factory=HiFiGAN.Config.v3)
+
+        def build(self) -> "LearningVocoder":
+            return LearningVocoder(self)
+
+    def __init__(self, config: "LearningVocoder.Config") -> None:
+        super().__init__()
+        self.vocoder = config.vocoder.build()
+        self.on_codes = isinstance(config.vocoder, CodeHiFiGAN.Config)
+        if not self.on_codes and config.vocoder.mel is None:
+            raise SlmError("a vocoder on mel needs the mel's config, such as PRESETS['hifigan22k']")
+        self.mel = None if self.on_codes else config.vocoder.mel.build()
+
+    def reconstruct(self, batch: dict) -> Made:
+        audio = batch["audio"]
+        fake = self.vocoder(batch["codes"] if self.on_codes else self.mel(audio)).float()
+        samples = min(audio.shape[-1], fake.shape[-1])  # a rest shorter than a hop has no frame
+        return Made(audio[..., :samples], fake[..., :samples], {})
+
+    @torch.no_grad()
+    def write(self, out: Path) -> None:
+        """OUT/vocoder, which `slm_vocoders.load` reads."""
+        from slm_vocoders.checkpoint import save
+
+        save(self.vocoder.remove_weight_norm(), out / "vocoder")
