@@ -1,4 +1,4 @@
-"""The command line: `slm speak | encode | decode | prepare | align | train | evaluate | demo`.
+"""The command line: `slm speak | encode | decode | prepare | align | train | pack | evaluate | demo`.
 
 Each command imports what it needs when it runs, so that `slm --help` needs neither torch nor numpy. A user's mistake (SlmError) becomes one
 sentence on stderr and exit code 2, an interrupted command exits with 130, and everything else is a bug and shows its traceback.
@@ -220,6 +220,24 @@ def train(
     from slm.train.run import train_recipe
 
     train_recipe(recipe, stage, out or Path("runs") / recipe.stem, changes or [], resume)
+
+
+@app.command()
+def pack(
+    run: Annotated[Path, typer.Argument(help="The folder that training wrote.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    voice: Annotated[Optional[Path], typer.Option(help="The voice it speaks in when it is given none.")] = None,
+    card: Annotated[Optional[Path], typer.Option(help="Its model card, a markdown file.")] = None,
+) -> None:
+    """Copy what speaks out of a run, to share it.
+
+    \b
+      slm pack runs/default my-model --voice prompt.wav --card card.md
+    """
+    from slm.model import pack as pack_model
+
+    size = pack_model(run, out, voice, card)
+    typer.echo(f"{out}: {size / 1e6:.1f} MB")
 
 
 @app.command()

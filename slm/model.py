@@ -98,3 +98,31 @@ def _read_config(folder: Path) -> dict:
     if not isinstance(described, dict):
         raise SlmError(f"{path} is damaged")
     return described
+
+
+def pack(run: Path, out: Path, voice: Path | None = None, card: Path | None = None) -> int:
+    """Copy what speaks out of a run's folder, with a voice of its own and a model card. Returns the bytes written.
+
+    SlmError if the run is no complete model, or `out` is there already.
+    """
+    import shutil
+    import tempfile
+
+    from slm.data import audio
+
+    if out.exists():
+        raise SlmError(f"{out} is there already; remove it, or pack into another folder")
+    model = load(run)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
+        part = Path(temporary) / "model"
+        shutil.copytree(run / "codec", part / "codec")
+        for name in ("config.json", *(f"{stage}.safetensors" for stage in model.stages)):
+            shutil.copy(run / name, part / name)
+        if voice:
+            samples, rate = audio.read(voice, shortest=1.0)
+            audio.write(part / "voice.flac", samples, rate)
+        if card:
+            shutil.copy(card, part / "README.md")
+        part.rename(out)
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

@@ -107,7 +107,7 @@ class Speaker:
             yield self._piece(part, prompt, seed, i)
 
     def voice(self, source: Any = None) -> Prompt:
-        """A path, Speech, Prompt or None -> Prompt. Of a long recording the four seconds with the most speech are heard."""
+        """A path, Speech, Prompt or None -> Prompt. Of a long recording the three seconds with the most speech are heard."""
         if isinstance(source, Prompt):
             return source
         if isinstance(source, Speech):
@@ -152,7 +152,7 @@ class Speaker:
         return audio, reason
 
 
-def loud_part(audio: Tensor, rate: int, hop: int, name: str, seconds: float = 4.0, least: float = 1.0) -> Tensor:
+def loud_part(audio: Tensor, rate: int, hop: int, name: str, seconds: float = 3.0, least: float = 1.0) -> Tensor:
     """audio [1,N] -> the `seconds` of it that hold the most speech, at an even loudness. SlmError: too short, or silent."""
     if audio.shape[-1] < least * rate:
         raise SlmError(f"{name} lasts {audio.shape[-1] / rate:.2f} s; a voice needs at least {least:g} s, three are better")

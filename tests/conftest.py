@@ -17,3 +17,16 @@ def tone_voice(tmp_path_factory):
     path = tmp_path_factory.mktemp("voice") / "voice.wav"
     soundfile.write(path, audio[0].numpy(), 16000)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """The folder of the default recipe's small model, trained for three steps a stage: it speaks, if not English."""
+    from pathlib import Path
+
+    from slm.train.run import train_recipe
+
+    out = tmp_path_factory.mktemp("small_model")
+    for stage in ("semantic", "acoustic"):
+        train_recipe(Path(__file__).parent.parent / "recipes/zero_shot/default.py", stage, out, small=True, quiet=True)
+    return out

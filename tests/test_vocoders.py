@@ -175,13 +175,13 @@ def test_input_of_another_shape_is_refused(shape):
 
 
 def test_codes_become_audio_and_wrong_codes_are_refused():
-    vocoder = CodeHiFiGAN.Config(3, 10, TINY).build()
+    vocoder = lively(CodeHiFiGAN.Config(3, 10, TINY).build())
     codes = torch.randint(10, (2, 3, 20))
     whole = vocoder(codes)
     assert whole.shape == (2, 1, 20 * 8)
     torch.testing.assert_close(torch.cat(list(vocoder.pieces(codes, 6)), -1), whole, atol=1e-5, rtol=0)
     swapped = codes.flip(1)  # the same ids on other levels are other sounds
-    assert not torch.allclose(vocoder(swapped), whole)
+    assert (vocoder(swapped) - whole).abs().max() > 0.01
     for bad in (codes[:, :2], codes + 1 + (codes == codes), codes - 10):
         with pytest.raises(SlmError):
             vocoder(bad)

@@ -42,7 +42,7 @@ def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/co
             ),
         },
         data={"semantic": data, "acoustic": data},
-        train={"semantic": Train(steps=3000, lr=1e-3), "acoustic": Train(steps=3000, lr=1e-3)},
+        train={"semantic": Train(steps=1600, lr=1.5e-3, ema=0.998), "acoustic": Train(steps=3200, lr=1.5e-3, ema=0.998)},
     )
 
 

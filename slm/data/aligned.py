@@ -21,13 +21,14 @@ from slm.errors import SlmError
 class Aligned:
     """Config of the data of a text-to-speech stage.
 
-    folders: prepared and aligned corpora. frames: what a batch may hold. longest: frames of one phone or pause at most.
+    folders: prepared and aligned corpora. frames: what a batch may hold. prompt: how many frames one has. longest: frames of one phone or pause at most.
     held_out: speakers that must not be heard in training.
     """
 
     folders: tuple[str, ...] = ("data/train", "data/synthetic")
     frames: int = 6000
     seed: int = 0
+    prompt: tuple[int, int] = (50, 150)
     longest: int = 60
     cache: str = "data/codes"
     codec: str = "acoustic"
@@ -38,7 +39,7 @@ class Aligned:
         items = [item for folder in self.folders for item in self.read(Path(folder), codec, text)]
         if not items:
             raise SlmError(f"no aligned utterance was found in {', '.join(self.folders)}; run slm prepare and slm align")
-        return Utterances(items, codec.codebooks.embed, self.frames, self.seed)
+        return Utterances(items, codec.codebooks.embed, self.frames, self.seed, self.prompt)
 
     def read(self, folder: Path, codec, text) -> list[Utterance]:
         from slm.codes import fingerprint

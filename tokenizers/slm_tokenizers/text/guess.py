@@ -98,8 +98,8 @@ ENDINGS = (
     ("est", lambda p: [*p, "AH0", "S", "T"]), ("ly", lambda p: [*p, "L", "IY0"]), ("ness", lambda p: [*p, "N", "AH0", "S"]),
     ("less", lambda p: [*p, "L", "AH0", "S"]), ("ful", lambda p: [*p, "F", "AH0", "L"]), ("ish", lambda p: [*p, "IH0", "SH"]),
     ("able", lambda p: [*p, "AH0", "B", "AH0", "L"]), ("ment", lambda p: [*p, "M", "AH0", "N", "T"]),
-    ("ally", lambda p: [*p, "L", "IY0"]), ("'ll", lambda p: [*p, "AH0", "L"]), ("'ve", lambda p: [*p, "AH0", "V"]), ("'re", lambda p: [*p, "ER0"]),
-    ("n't", lambda p: [*p, "AH0", "N", "T"]),
+    ("ally", lambda p: [*p, "L", "IY0"]), ("'ll", lambda p: [*p, "AH0", "L"]), ("'ve", lambda p: [*p, "AH0", "V"]),
+    ("'re", lambda p: [*p, "ER0"]), ("n't", lambda p: [*p, "AH0", "N", "T"]),
 )  # fmt: skip
 PREFIXES = {
     "un": "AH0 N", "re": "R IY0", "non": "N AA0 N", "pre": "P R IY0", "mis": "M IH0 S", "over": "OW0 V ER0", "under": "AH0 N D ER0",
