@@ -3,7 +3,7 @@
 import json
 import sys
 import types
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
 import pytest
@@ -42,6 +42,7 @@ def in_a_module_of_the_project():
     for cls in (Inner, Outer):
         cls.__module__ = module.__name__
         setattr(module, cls.__name__, cls)
+    module.Foreign = make_dataclass("Foreign", [], namespace={"__module__": "elsewhere"})  # imported there, not defined there
     sys.modules[module.__name__] = module
     yield
     del sys.modules[module.__name__]
@@ -74,6 +75,7 @@ def test_an_int_in_a_field_of_floats_is_the_same_config_as_the_float(config):
         "slm.config.ast.AST",  # reached through one of our modules
         "slm.stream.part.dataclass",
         "slm.stream.part.SlmError",
+        "slm.made_up.Foreign",
         "slm_evil.Config",
         "slmother.Config",
         "slm.nowhere.Config",
@@ -185,7 +187,13 @@ def test_set_puts_another_backbone_in_place(config):
 
 @pytest.mark.parametrize(
     "arguments, says",
-    [("width=64", "has no field"), ("dim='x'", "must be int"), ("dim=1+x", "not a literal"), ("64, dim=64", "given twice"), ("**{}", "without")],
+    [
+        ("width=64", "has no field"),
+        ("dim='x'", "must be int"),
+        ("dim=1+x", "not a literal"),
+        ("64, dim=64", "given twice"),
+        ("**{}", "without"),
+    ],
 )
 def test_a_constructor_after_set_is_checked_like_a_stored_config(config, arguments, says):
     pytest.importorskip("slm.backbone.mamba2")

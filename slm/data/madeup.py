@@ -56,7 +56,7 @@ class MadeUpCrops:
         frames = round(c.seconds * c.rate / c.hop)
         audio, teacher = [], []
         for row in range(c.batch):
-            text, duration, samples = utterance(c.seed + 1000 * step + row + 100 * rank, row, frames, 40, c.hop, c.rate)
+            text, duration, samples = utterance(c.seed + 1000 * (step * world + rank) + row, row, frames, 40, c.hop, c.rate)
             audio.append(samples[:, : frames * c.hop])
             teacher.append(text.repeat_interleave(duration)[:frames])
         batch = {"audio": torch.stack(audio), "teacher": torch.stack(teacher)}

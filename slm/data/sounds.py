@@ -69,7 +69,7 @@ class SoundCrops:
         self.ends = np.cumsum([len(labels) for _, labels in self.clips])
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
-        draw = np.random.default_rng([self.config.seed, step, rank])
+        draw = np.random.default_rng([self.config.seed, step * world + rank])
         rows = [self._row(draw) for _ in range(self.config.batch)]
         audio, labels = (np.stack(column) for column in zip(*rows))
         batch = {"audio": torch.from_numpy(audio)[:, None], "teacher": torch.from_numpy(labels).long()}

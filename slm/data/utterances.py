@@ -59,7 +59,7 @@ class Utterances:
         return len(self.batches)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> dict:
-        draw = np.random.default_rng([self.seed, step, rank])
+        draw = np.random.default_rng([self.seed, step * world + rank])
         return collate([self.row(item, draw) for item in self.batches.at(step, rank, world)])
 
     def row(self, item: Utterance, draw: np.random.Generator) -> dict[str, Tensor]:

@@ -55,9 +55,7 @@ def draw(audio: Tensor, rate: int) -> Figure:
         spectrogram(audio, rate).numpy(), origin="lower", aspect="auto", cmap="magma", vmin=FLOOR, vmax=0, extent=(0, seconds, 0, rate / 2)
     )
     spectrum.set(xlabel="time (s)", ylabel="frequency (Hz)", xlim=(0, seconds))
-    figure.colorbar(image, ax=spectrum, label="dB below the peak", pad=0.01)
-    for axes in (wave, spectrum):
-        axes.tick_params(labelsize=10)
+    figure.colorbar(image, ax=spectrum, label="level (dB)", pad=0.01)
     return figure
 
 

@@ -74,10 +74,12 @@ def optimiser(parameters: list[nn.Parameter], c: Train) -> torch.optim.AdamW:
 
 def fit(stage: nn.Module, data: Data, c: Train, out: Path, resume: bool = False, quiet: bool = False) -> list[dict[str, float]]:
     """Train `stage` and return the losses of each step run. Checkpoints go to out/checkpoints, curves to out/log."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
     torch.manual_seed(c.seed)
-    accelerator = Accelerator(mixed_precision="bf16" if c.precision == "bf16" else "no", cpu=not torch.cuda.is_available())
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # not every step asks every level's head
+    precision = "bf16" if c.precision == "bf16" else "no"
+    accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available(), kwargs_handlers=[unused])
     players: dict[str, list[nn.Parameter]] = stage.players() if hasattr(stage, "players") else {"main": list(stage.parameters())}
     average = Average(stage, c.ema) if c.ema else None
     wrapped = accelerator.prepare(stage)

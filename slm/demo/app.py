@@ -1,0 +1,200 @@
+"""The web page: type a text, give a voice, hear it and see it.
+
+    launch("default", "127.0.0.1", 7860)     what `slm demo` does
+    build(slm.load("default"))               the page alone, a gradio.Blocks
+
+The page works without a network: system fonts, no analytics, nothing fetched from anywhere but this server. What it writes (the
+recordings that visitors give, the speech they get) lies in one folder that is removed at exit, and a day after it was made at the latest.
+"""
+
+from __future__ import annotations
+
+import atexit
+import html
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from slm.errors import SlmError
+from slm.speak import PIECE, Speaker, Speech, load
+
+if TYPE_CHECKING:
+    import gradio
+
+DAY = 86_400
+LARGEST = "50mb"  # of a recording
+SEEDS = 2**31 - 1
+EXAMPLES = [
+    "The birch canoe slid on the smooth planks, and the sun came out.",
+    "On 3 May 1921 the museum bought 17 clocks; only one of them still tells the time.",
+    "Please call me back before a quarter past six. If nobody answers, leave a message, and say how I can reach you tomorrow.",
+]
+HEAD = "# Speak\nType a text, give a voice, and hear it. This model speaks English."
+NOTE = (
+    "**This speech is synthetic.** No person said it, and the file says so too: its metadata carries the mark `synthetic`. "
+    "Clone a voice only with the permission of the person it belongs to, and tell listeners what they hear."
+)
+ENDED = {
+    "length": "A part of the text took longer than it should have and was cut off, so words may be missing.",
+    "loop": "A part of the text began to repeat itself and was cut off, so words may be missing.",
+    "silence": "A part of the text came out silent.",
+}
+CSS = """
+.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
+#facts p { font-variant-numeric: tabular-nums; }
+"""
+
+
+def build(speaker: Speaker) -> gradio.Blocks:
+    """The page of one loaded model. Serve it with `launch`, which also brings its looks, or with gradio's own means."""
+    gr = _gradio()
+    own = (speaker.model.folder / "voice.flac").exists()
+
+    def answer(text: str, voice: str | None, seed: int | None, progress: gradio.Progress = gr.Progress()) -> Iterator[tuple]:
+        """A generator, so that nothing more is spoken for a visitor who stopped it or left."""
+        try:
+            if voice is None and not own:
+                raise SlmError("this model has no voice of its own; record about three seconds of a voice, or drop a file")
+            if seed is None:
+                raise SlmError(f"the seed is empty; give a whole number from 0 to {SEEDS}")
+            progress(0, desc="Listening to the voice" if voice else "Starting")
+            for done, total, speech in say(speaker, text, voice, seed):
+                if done < total:
+                    progress((done, total), desc="Speaking", unit="pieces")
+                    yield gr.skip(), gr.skip(), gr.skip()
+        except SlmError as error:
+            raise gr.Error(sentence(error, voice), print_exception=False) from error
+        if speech.stop_reason != "end":
+            gr.Warning(ENDED[speech.stop_reason])
+        wav, picture = write(speech)
+        yield wav, picture, facts(speech)
+
+    with gr.Blocks(title="slm", analytics_enabled=False, delete_cache=(DAY // 24, DAY)) as page:
+        gr.Markdown(HEAD)
+        with gr.Row():
+            with gr.Column(min_width=380):
+                text = gr.Textbox(label="Text", lines=5, max_lines=14, placeholder="What shall be said?", elem_id="text")
+                gr.Examples([[example] for example in EXAMPLES], [text], label="Examples")
+                voice = gr.Audio(
+                    label="Voice: three seconds of one person" + (" (empty: the model's own voice)" if own else ""),
+                    sources=["upload", "microphone"], type="filepath", buttons=[], elem_id="voice",
+                )
+                with gr.Row(equal_height=True):
+                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=SEEDS, min_width=100, elem_id="seed")
+                    stop = gr.Button("Stop", size="lg", min_width=80, elem_id="stop")
+                    start = gr.Button("Speak", variant="primary", size="lg", scale=2, min_width=140, elem_id="speak")
+            with gr.Column(min_width=380):
+                audio = gr.Audio(label="Speech", interactive=False, buttons=["download"], elem_id="speech")
+                line = gr.Markdown(elem_id="facts")
+                picture = gr.Image(label="Waveform and spectrogram", interactive=False, buttons=["download", "fullscreen"], elem_id="picture")
+        gr.Markdown(NOTE)
+        spoken = start.click(
+            answer, [text, voice, seed], [audio, picture, line], show_progress_on=audio, concurrency_limit=1, api_name="speak"
+        )
+        stop.click(None, cancels=spoken)
+    return page
+
+
+def launch(model: str | Path, host: str, port: int, share: bool = False) -> None:
+    """Load `model` once and serve its page until interrupted. port 0: any free one. SlmError: no such model, an address not to be had."""
+    port = _free(host, port)
+    page = build(load(model))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stopped service removes its files, too
+    _past_proxies(host)
+    page.launch(
+        server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, max_file_size=LARGEST,
+        theme=_theme(), css=CSS, footer_links=["gradio"], run_history=False, enable_monitoring=False, ssr_mode=False,
+    )
+    print(f"{page.local_url} speaks; Ctrl-C ends it", flush=True)
+    page.block_thread()
+
+
+def say(speaker: Speaker, text: str, voice: str | Path | None, seed: int) -> Iterator[tuple[int, int, Speech]]:
+    """(pieces done, pieces in all, what was said so far) before the first piece is whole (0, n, silence) and after each one.
+
+    The last Speech equals that of `speaker.speak`. Raises as it does.
+    """
+    from slm_tokenizers.text.split import pieces
+
+    began = time.perf_counter()
+    total = len(pieces(text, PIECE))
+    said = Speech(torch.zeros(0), speaker.rate, "end", seed)
+    for done, piece in enumerate(speaker.stream(text, voice, seed=seed), 1):
+        audio = torch.cat([said.audio, piece.audio])
+        reason = piece.stop_reason if said.stop_reason == "end" else said.stop_reason
+        said = Speech(audio, speaker.rate, reason, seed, (time.perf_counter() - began) / (len(audio) / speaker.rate))
+        yield done, total, said
+
+
+def write(speech: Speech) -> tuple[str, str]:
+    """The paths of speech.wav, marked as synthetic, and of its picture, in a new folder."""
+    from slm.demo.picture import save
+
+    folder = Path(tempfile.mkdtemp(dir=_files()))
+    wav, picture = folder / "speech.wav", folder / "speech.png"
+    speech.save(wav)
+    save(picture, speech.audio, speech.rate)
+    return str(wav), str(picture)
+
+
+def facts(speech: Speech) -> str:
+    """One line about what was said."""
+    return f"{speech.seconds:.2f} s of speech · real-time factor {speech.rtf:.2f} · stop reason: {speech.stop_reason} · seed {speech.seed}"
+
+
+def sentence(error: SlmError, voice: str | None = None) -> str:
+    """What went wrong, as a sentence of HTML without the path that an upload was given on this machine."""
+    told = " ".join(str(error).split())
+    if voice is not None:
+        told = told.replace(voice, "the recording")
+    return html.escape(told[0].upper() + told[1:].removesuffix(".") + ".", quote=False)
+
+
+@cache
+def _files() -> Path:
+    """The folder of everything that visitors give and get."""
+    folder = tempfile.mkdtemp(prefix="slm-demo-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _gradio():
+    """gradio reads its switches from the environment when it is imported, or later."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(_files())
+    import gradio
+
+    return gradio
+
+
+def _theme() -> gradio.themes.Base:
+    """System fonts only: the default theme's may come from the network."""
+    gr = _gradio()
+    return gr.themes.Default(
+        primary_hue="indigo", secondary_hue="indigo", neutral_hue="slate", radius_size="lg",
+        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"],
+    )
+
+
+def _free(host: str, port: int) -> int:
+    """`port`, or any free one for 0. Asked before the model is loaded: a typo should not cost that time."""
+    try:
+        with socket.create_server((host, port)) as probe:
+            return probe.getsockname()[1]
+    except OSError as error:
+        raise SlmError(f"{host}:{port} cannot be served ({error.strerror}); give another --port, 0 for any free one, or another --host") from None
+
+
+def _past_proxies(host: str) -> None:
+    """gradio calls its own page once; a proxy for everything else must not be asked for it."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    os.environ["no_proxy"] = ",".join([*filter(None, [known]), "localhost", "127.0.0.1", host])
