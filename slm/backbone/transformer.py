@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from slm.backbone.ssd import runs
 from slm.errors import SlmError
+from slm.nn.attention import attend
 from slm.nn.norm import RMSNorm
 from slm.nn.rope import Rope, rotate
 
@@ -230,8 +231,7 @@ class Attention(nn.Module):
         v = qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
         if memory is not None:
             k, v = self._remember(k, v, memory, reach)
-        y = F.scaled_dot_product_attention(q, k, v, reach.mask, 0.0, reach.causal,
-                                           enable_gqa=self.heads != self.kv_heads)
+        y = attend(q, k, v, reach.mask, reach.causal)
         return self.out(y.transpose(1, 2).reshape(batch, steps, -1))
 
     def _remember(self, k: Tensor, v: Tensor, memory: tuple[Tensor, Tensor], reach: Reach) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,7 @@ class Masked(nn.Module):
         self.config, self.n_q, self.card = config, stream.n_q, stream.card
         self.register_buffer("embed", stream.embed.detach().clone().float(), persistent=False)  # [Q,C,E]
         scale = self.embed.pow(2).mean((1, 2), keepdim=True).sqrt().clamp(min=1e-6)
-        self.register_buffer("unit", self.embed / scale, persistent=False)
+        self.register_buffer("unit", self.embed / scale / math.sqrt(self.embed.shape[-1]), persistent=False)
         dim, width = config.backbone.dim, self.embed.shape[-1]
         self.backbone = config.backbone.build()
         self.see = nn.Linear(width, dim)
