@@ -33,7 +33,7 @@ NORMAL = {
     "": "",
 }
 AWKWARD = [*NORMAL, "1,234,567.89", "0 007 2024 1066 1100 2100 999", "1st 2ND 113th 1000000th", "st. mr. mrs mr", "3-4 10% A&B",
-           "o'clock's' ''", "mr.x dr.\nwho", "½ ² ٣", "$5.50 at 9:30pm", "1800s 90s"]
+           "o'clock's' ''", "mr.x dr.\nwho mr-x", "½ ² ٣", "$5.50 at 9:30pm", "1800s 90s"]
 
 
 def needs(*modules: str):
@@ -99,7 +99,7 @@ def test_ninety_five_percent_intervals_hold_the_truth_about_that_often():
         wrong = rng.binomial(words, 0.2)
         low, high = bootstrap(wrong, words, seed=1, draws=500)
         inside += low <= 0.2 <= high
-    assert 0.90 <= inside / 300 <= 0.98
+    assert 0.92 <= inside / 300 <= 0.97
 
 
 def test_the_paired_test_sees_a_small_steady_gain_and_none_in_noise():
@@ -110,6 +110,7 @@ def test_the_paired_test_sees_a_small_steady_gain_and_none_in_noise():
     noise = [paired_test(a, b, seed=i, draws=500).p for i, (a, b) in enumerate(rng.normal(size=(100, 2, 30)))]
     assert 0.35 < np.mean(noise) < 0.65 and np.mean(np.array(noise) < 0.05) < 0.12  # p is uniform where nothing is to be found
     assert paired_test(base - 0.1, base).p > 0.99
+    assert paired_test(base + 1, base, draws=999).p == 1 / 1000  # what was seen is one of the draws: never zero
 
 
 def test_the_paired_test_is_exact_for_few_pairs():
@@ -298,6 +299,9 @@ def test_a_model_that_plays_the_recordings_scores_what_the_recordings_score(tmp_
     assert report.score(REBUILT, "SI-SNR dB").value > 60 and report.score(REBUILT, "log-mel L1").value == pytest.approx(np.log(2), abs=0.05)
     assert report.score(MODEL, "time to first audio s").n == 2 and report.score(MODEL, "time to first audio s").low >= 0.05
     assert 0 < report.score(MODEL, "RTF").value < 1
+    voices = {p.id: [judges.encoder.embed(as_judged(*read_audio(f))) for f in (p.prompt_path, p.reference_path)] for p in pairs}
+    others = [voices[p.id][1] @ voices[q.id][0] for p in pairs for q in pairs if q is not p]
+    assert report.score(REAL, "similarity to others' prompts").value == pytest.approx(np.mean(others), abs=1e-5)
     assert all(t.p == 1 / 8 for name, t in report.paired.items() if name.startswith(MODEL))  # own prompt nearer, for all three
     assert report.stop_reasons == {"end": 3} and parrot.seeds == [5, 5, 6, 7]
     kept = json.loads((tmp_path / "report.json").read_text())

@@ -204,6 +204,7 @@ def test_pieces_end_at_sentences_then_commas_then_spaces():
     assert pieces("One two. Three four. Five.", 20) == ["One two. Three four.", "Five."]
     assert pieces("One two three, four five six seven", 20) == ["One two three,", "four five six seven"]
     assert pieces("One two three four five six", 14) == ["One two three", "four five six"]
+    assert pieces("aaa bbbbb c", 8) == ["aaa", "bbbbb c"]
     assert pieces("He met Dr. Brown there. Yes.", 24) == ["He met Dr. Brown there.", "Yes."]
     assert pieces("a" * 25, 10) == ["a" * 10, "a" * 10, "a" * 5]
     assert pieces("One two\n\nthree four five", 20) == ["One two", "three four five"]

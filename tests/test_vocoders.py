@@ -18,7 +18,7 @@ from slm_vocoders.losses import MultiMel, feature_match, hinge_d, hinge_g, lsgan
 
 TINY = HiFiGAN.Config(8, 16000, 16, (4, 2), (8, 4), 1, (3, 7), ((1, 3), (1, 3)))
 TINY2 = replace(TINY, block=2, block_kernels=(3, 5), dilations=((1, 2), (2, 6)))
-ODD = replace(TINY, rates=(5, 2), kernels=(10, 3))
+ODD = replace(TINY, rates=(4, 2), kernels=(7, 5), block_kernels=(3,), dilations=((1, 3),))
 CONFIGS = [TINY, TINY2, ODD]
 
 

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 DAY = 86_400
 LARGEST = "50mb"  # of a recording
 SEEDS = 2**31 - 1
-EXAMPLES = [
-    "The birch canoe slid on the smooth planks, and the sun came out.",
-    "On 3 May 1921 the museum bought 17 clocks; only one of them still tells the time.",
-    "Please call me back before a quarter past six. If nobody answers, leave a message, and say how I can reach you tomorrow.",
-]
-HEAD = "# Speak\nType a text, give a voice, and hear it. This model speaks English."
+EXAMPLES = {
+    "A sentence": "The birch canoe slid on the smooth planks, and the sun came out.",
+    "Dates and numbers": "On 3 May 1921 the museum bought 17 clocks; only one of them still tells the time.",
+    "A message": "Please call me back before a quarter past six. If nobody answers, leave a message, and say how I can reach you tomorrow.",
+}
+HEAD = "# Speech in a given voice\nType an English text, give a voice, and hear it."
 NOTE = (
     "**This speech is synthetic.** No person said it, and the file says so too: its metadata carries the mark `synthetic`. "
     "Clone a voice only with the permission of the person it belongs to, and tell listeners what they hear."
@@ -50,7 +50,7 @@ ENDED = {
 }
 CSS = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
-#facts p { font-variant-numeric: tabular-nums; }
+#facts { font-variant-numeric: tabular-nums; }
 """
 
 
@@ -66,13 +66,16 @@ def build(speaker: Speaker) -> gradio.Blocks:
                 raise SlmError("this model has no voice of its own; record about three seconds of a voice, or drop a file")
             if seed is None:
                 raise SlmError(f"the seed is empty; give a whole number from 0 to {SEEDS}")
-            progress(0, desc="Listening to the voice" if voice else "Starting")
+            yield None, None, ""  # what was said before
+            progress(0, desc="Listening to the voice" if voice else "Speaking")
             for done, total, speech in say(speaker, text, voice, seed):
                 if done < total:
                     progress((done, total), desc="Speaking", unit="pieces")
                     yield gr.skip(), gr.skip(), gr.skip()
         except SlmError as error:
-            raise gr.Error(sentence(error, voice), print_exception=False) from error
+            told = sentence(error, voice)
+            yield None, None, told  # stays when the notice has gone
+            raise gr.Error(told, print_exception=False) from error
         if speech.stop_reason != "end":
             gr.Warning(ENDED[speech.stop_reason])
         wav, picture = write(speech)
@@ -83,19 +86,21 @@ def build(speaker: Speaker) -> gradio.Blocks:
         with gr.Row():
             with gr.Column(min_width=380):
                 text = gr.Textbox(label="Text", lines=5, max_lines=14, placeholder="What shall be said?", elem_id="text")
-                gr.Examples([[example] for example in EXAMPLES], [text], label="Examples")
+                gr.Examples([[example] for example in EXAMPLES.values()], [text], example_labels=list(EXAMPLES))
                 voice = gr.Audio(
                     label="Voice: three seconds of one person" + (" (empty: the model's own voice)" if own else ""),
                     sources=["upload", "microphone"], type="filepath", buttons=[], elem_id="voice",
                 )
-                with gr.Row(equal_height=True):
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=SEEDS, min_width=100, elem_id="seed")
-                    stop = gr.Button("Stop", size="lg", min_width=80, elem_id="stop")
-                    start = gr.Button("Speak", variant="primary", size="lg", scale=2, min_width=140, elem_id="speak")
+                seed = gr.Number(0, label="Seed: another one says it another way", precision=0, minimum=0, maximum=SEEDS, elem_id="seed")
+                with gr.Row():
+                    start = gr.Button("Speak", variant="primary", scale=3, elem_id="speak")
+                    stop = gr.Button("Stop", min_width=90, elem_id="stop")
             with gr.Column(min_width=380):
                 audio = gr.Audio(label="Speech", interactive=False, buttons=["download"], elem_id="speech")
                 line = gr.Markdown(elem_id="facts")
-                picture = gr.Image(label="Waveform and spectrogram", interactive=False, buttons=["download", "fullscreen"], elem_id="picture")
+                picture = gr.Image(
+                    show_label=False, interactive=False, buttons=["fullscreen"], alt_text="waveform and spectrogram", elem_id="picture"
+                )
         gr.Markdown(NOTE)
         spoken = start.click(
             answer, [text, voice, seed], [audio, picture, line], show_progress_on=audio, concurrency_limit=1, api_name="speak"

@@ -66,21 +66,17 @@ def _pair(row: str, path: Path, i: int) -> Pair:
 
 def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
     """A recording's channels averaged, [N] float32, and its own rate in Hz. Raises SlmError when it is no audio, empty or not finite."""
-    import soundfile
+    from slm.data.audio import read
 
-    try:
-        audio, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
-        raise SlmError(f"{path} cannot be read as audio: {error}") from error
-    if len(audio) == 0 or not np.isfinite(audio).all():
-        raise SlmError(f"{path} holds {'no' if len(audio) == 0 else 'NaN or infinite'} samples")
-    return audio.mean(1), rate
+    audio, rate = read(path, shortest=0)
+    return audio[0].numpy(), rate
 
 
 def as_judged(audio, rate: int) -> np.ndarray:
     """audio [N], [1,N] or [1,1,N] at `rate` Hz, a tensor or an array -> [N] float32 at 16 kHz."""
     import torch
-    from torchaudio.functional import resample
+
+    from slm.data.audio import resample
 
     flat = torch.as_tensor(audio).detach().to("cpu", torch.float32).reshape(-1)
-    return (resample(flat, rate, JUDGED) if rate != JUDGED and len(flat) else flat).numpy()
+    return (resample(flat, rate, JUDGED) if len(flat) else flat).numpy()

@@ -4,13 +4,13 @@ A line is a kind of audio ("real recordings", "codec reconstruction", the model)
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from slm.data.replacing import replacing
 from slm.evaluate.interval import Paired, bootstrap
 
 if TYPE_CHECKING:
@@ -84,6 +84,5 @@ class Report:
         """Store everything as JSON at `path`, whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(asdict(self), indent=1, default=str) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        with replacing(path) as part:
+            part.write_text(json.dumps(asdict(self), indent=1, default=str) + "\n", encoding="utf-8")

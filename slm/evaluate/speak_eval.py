@@ -84,7 +84,8 @@ def speak(model: Speaks, pair: Pair, seed: int, path: Path) -> Voiced:
     start = time.perf_counter()
     speech = model.speak(pair.text, voice=pair.prompt_path, seed=seed)
     wall = time.perf_counter() - start
-    speech.save(str(path))
+    if len(speech.audio):  # an empty answer is judged as silence, but makes no file
+        speech.save(str(path))
     return Voiced(speech.audio, speech.rate, wall, stop_reason=speech.stop_reason)
 
 

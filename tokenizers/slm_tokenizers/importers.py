@@ -141,12 +141,12 @@ def transformers_config(config: dict, folder: Path) -> Encodec.Config:
             norm=str(config.get("norm_type", "weight_norm")),
             shortcut=bool(config.get("use_conv_shortcut", True)),
             normalize=bool(config.get("normalize", False)),
-            chunk_seconds=config.get("chunk_length_s"),
-            overlap=float(config.get("overlap") or 0.0),
+            chunk_seconds=None if config.get("chunk_length_s") is None else float(config["chunk_length_s"]),
+            overlap=0.01 if config.get("overlap") is None else float(config["overlap"]),
             bandwidths=tuple(float(kbps) for kbps in config.get("target_bandwidths", (1.5, 3.0, 6.0, 12.0, 24.0))),
         )
-        ours.n_q = ours.levels_of(max(ours.bandwidths))
-    except (TypeError, ValueError, ArithmeticError) as error:
+        ours.n_q = ours.levels_of(ours.bandwidths[-1])  # transformers takes the last, not the largest
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise SlmError(f"{folder}/config.json: a field has a value that EnCodec cannot have ({error})") from error
     return ours
 

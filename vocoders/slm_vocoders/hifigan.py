@@ -111,13 +111,11 @@ class HiFiGAN(nn.Module):
     def receptive_field(self) -> int:
         """How many frames on either side of a frame can change its samples."""
         config = self.config
-        first, last = -3, self.hop - 1 + 3  # samples that conv_post reads for frame 0
+        last = self.hop - 1 + 3  # the latest sample that conv_post reads for frame 0; never nearer than the earliest
         for rate, kernel in zip(reversed(config.rates), reversed(config.kernels)):
             reach = max(block_reach(config.block, k, d) for k, d in zip(config.block_kernels, config.dilations))
-            pad = (kernel - rate + 1) // 2
-            first = -((-(first - reach + pad - kernel + 1)) // rate)  # ceil
-            last = (last + reach + pad) // rate
-        return max(3 - first, last + 3)
+            last = (last + reach + (kernel - rate + 1) // 2) // rate
+        return last + 3
 
     def add_weight_norm(self) -> "HiFiGAN":
         for conv in self.convolutions():

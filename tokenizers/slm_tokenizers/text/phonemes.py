@@ -92,19 +92,14 @@ class Phonemes:
         Raises SlmError when the text holds nothing to speak.
         """
         tokens = normalise(text, known=dictionary().__contains__).split()
-        pause, out = ("", [SIL]), [("", [SIL])]
-        for token in tokens:
-            if token not in PAUSES:
-                out.append((token, list(source(token)[1])))
-            elif out[-1][0]:
-                out.append(pause)
-        if len(out) == 1:
+        if not tokens:
             raise SlmError(f"the text holds nothing to speak: {text[:80]!r}; give at least one English word or number")
-        out += [pause] if out[-1][0] else []
+        tokens = [",", *tokens] if tokens[-1] in PAUSES else [",", *tokens, ","]
+        out = [("", [SIL]) if token in PAUSES else (token, list(source(token)[1])) for token in tokens]
         for (word, phones), (_, following) in zip(out, out[1:]):
             if word == "the":
                 phones[:] = ["DH", "IY0" if guess.is_vowel(following[0]) else "AH0"]
-        return [(word, list(phones)) for word, phones in out]
+        return out
 
     def phones(self, text: str) -> list[list[str]]:
         """The phones of `text` word by word; a pause is ["sil"]."""
