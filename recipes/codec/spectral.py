@@ -1,10 +1,9 @@
 """Our own codec: a spectral SoundStream with a taught first level, 16 kHz, 50 frames a second, 8 levels of 1024 (4 kbit/s).
 
-    slm train recipes/codec/spectral.py --out runs/codec                          # reconstruction and phones
-    slm train recipes/codec/spectral.py --stage polish --out runs/codec            # the decoder against discriminators
+    slm train recipes/codec/spectral.py --out runs/codec
 
 Residual VQ: SoundStream (Zeghidour et al., 2021). Taught first level: SpeechTokenizer (Zhang et al., 2023).
-ConvNeXt and iSTFT: Vocos (Siuzdak, 2023). About 0.65 s a step on one CPU core with bf16 matrix units.
+ConvNeXt and iSTFT: Vocos (Siuzdak, 2023). Without discriminators; `--set stages.codec.begin=3000` lets them play from there. About 0.65 s a step on one CPU core with bf16 matrix units.
 """
 
 from slm.data.madeup import MadeUpSounds
@@ -23,7 +22,7 @@ def recipe() -> Recipe:
     return Recipe(
         stages={"codec": Adversarial.Config(TaughtCodec.Config(), SPECTRA, stft=0.0, begin=-1)},
         data={"codec": Sounds()},
-        train={"codec": Train(steps=4000, lr=5e-4, warmup=100, betas=(0.8, 0.98), ema=0.995, clip=5.0, cooldown=0.2)},
+        train={"codec": Train(steps=4000, lr=5e-4, warmup=100, betas=(0.8, 0.98), ema=0.995, clip=5.0, cooldown=0.2, show_every=500)},
     )
 
 
@@ -32,7 +31,7 @@ def small() -> Recipe:
     return Recipe(
         stages={"codec": Adversarial.Config(TaughtCodec.Config(codec), SPECTRA, stft=0.0, begin=-1)},
         data={"codec": MadeUpSounds()},
-        train={"codec": Train(steps=3, warmup=1, every=2)},
+        train={"codec": Train(steps=3, warmup=1, every=2, show_every=2)},
     )
 
 
