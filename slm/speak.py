@@ -76,7 +76,7 @@ class Speaker:
     @property
     def settings(self) -> dict[str, Any]:
         said = {name: asdict(s) for name, s in self.semantic.config.sampling.items()}
-        return {"sampling": said, "passes": list(self.acoustic.config.passes), "temperature": self.acoustic.config.temperature, "piece": PIECE}
+        return {"sampling": said, "pace": self.semantic.config.pace, "passes": list(self.acoustic.config.passes), "temperature": self.acoustic.config.temperature, "piece": PIECE}
 
     def speak(self, text: str, voice: Any = None, voice_text: str | None = None, seed: int = 0) -> Speech:
         """Say `text` in a voice.

@@ -99,7 +99,10 @@ def test_ninety_five_percent_intervals_hold_the_truth_about_that_often():
         wrong = rng.binomial(words, 0.2)
         low, high = bootstrap(wrong, words, seed=1, draws=500)
         inside += low <= 0.2 <= high
-    assert 0.92 <= inside / 300 <= 0.97
+    assert 0.90 <= inside / 300 <= 0.98
+    many = rng.normal(3, 2, 400)
+    low, high = bootstrap(many)
+    assert high - low == pytest.approx(2 * 1.96 * many.std() / 20, rel=0.05) and (low + high) / 2 == pytest.approx(many.mean(), abs=0.02)
 
 
 def test_the_paired_test_sees_a_small_steady_gain_and_none_in_noise():
@@ -298,7 +301,7 @@ def test_a_model_that_plays_the_recordings_scores_what_the_recordings_score(tmp_
     assert report.score(REAL, "WER %").value < 50 and 2 < report.score(REAL, "MOS (DistillMOS)").value < 5
     assert report.score(REBUILT, "SI-SNR dB").value > 60 and report.score(REBUILT, "log-mel L1").value == pytest.approx(np.log(2), abs=0.05)
     assert report.score(MODEL, "time to first audio s").n == 2 and report.score(MODEL, "time to first audio s").low >= 0.05
-    assert 0 < report.score(MODEL, "RTF").value < 1
+    assert report.score(MODEL, "RTF").value > 0
     voices = {p.id: [judges.encoder.embed(as_judged(*read_audio(f))) for f in (p.prompt_path, p.reference_path)] for p in pairs}
     others = [voices[p.id][1] @ voices[q.id][0] for p in pairs for q in pairs if q is not p]
     assert report.score(REAL, "similarity to others' prompts").value == pytest.approx(np.mean(others), abs=1e-5)

@@ -158,6 +158,14 @@ def test_generation_has_exactly_the_length_its_durations_say(trained):
     assert said["semantic"][0].shape[-1] == int(said["duration"][0].sum()) and said["stop"] == ["end"]
 
 
+def test_a_slower_pace_says_longer_durations(trained):
+    loaded = model.load(next(iter(trained.values())))
+    batch, stage = {"text": [torch.arange(9)], "prompt": [torch.randn(20, 8)]}, loaded.stages["semantic"]
+    first = stage.run(batch, [0])["duration"][0][0]
+    stage.config.pace = 2.0
+    assert stage.run(batch, [0])["duration"][0][0] == min(63, 2 * first)
+
+
 def test_a_stage_that_never_says_eos_is_stopped_at_its_cap():
     """Contract 5: without durations, generation ends at a cap that grows with the text, or when it goes in circles."""
     from slm.backbone.transformer import Transformer

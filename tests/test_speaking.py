@@ -126,3 +126,16 @@ def test_a_packed_model_speaks_by_itself(small_model, tone_voice, tmp_path):
     assert not (tmp_path / "packed/semantic").exists()
     assert speak.load(tmp_path / "packed").speak("Hello.").seconds > 0
     assert CliRunner().invoke(app, ["pack", str(small_model), str(tmp_path / "packed")]).exit_code == 2
+
+
+def test_the_rate_travels_with_the_audio(small_model, tmp_path):
+    """Contract 8: the same sound at any rate is the same voice, and what comes out says its own rate."""
+    speaker = speak.load(small_model)
+    for rate in (8000, 22050, 48000):
+        voice = wav(tmp_path / f"{rate}.wav", speech_like(2, rate), rate)
+        assert speaker.voice(voice).codes.shape[1] == 100  # 2 s at 50 frames a second
+        audio, out_rate = speaker.reconstruct(torch.from_numpy(speech_like(2, rate))[None], rate)
+        assert out_rate == speaker.rate == 16000 and audio.shape == (1, 32000)
+    speech = speaker.speak("Hello.", voice=voice)
+    speech.save(tmp_path / "out.wav")
+    assert soundfile.info(tmp_path / "out.wav").samplerate == speech.rate

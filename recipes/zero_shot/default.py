@@ -34,11 +34,12 @@ def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/co
     return Recipe(
         tokenizers={"text": Phonemes.Config(), "acoustic": codec},
         stages={
-            "semantic": LM.Config(PARTS, Transformer.Config(dim, depth, heads), Guide.Config(), Voice.Config(dim=dim), SAMPLING),
+            "semantic": LM.Config(PARTS, Transformer.Config(dim, depth, heads), Guide.Config(), Voice.Config(dim=dim), SAMPLING, confuse=0.2),
             "acoustic": Masked.Config(
                 backbone=Transformer.Config(dim, depth, heads, causal=False, adaptive=64),
                 guide=Guide.Config(),
                 voice=Voice.Config(dim=dim),
+                confuse=0.15,
             ),
         },
         data={"semantic": data, "acoustic": data},

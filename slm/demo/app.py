@@ -196,7 +196,8 @@ def _free(host: str, port: int) -> int:
         with socket.create_server((host, port)) as probe:
             return probe.getsockname()[1]
     except OSError as error:
-        raise SlmError(f"{host}:{port} cannot be served ({error.strerror}); give another --port, 0 for any free one, or another --host") from None
+        reason = error.strerror or type(error).__name__
+        raise SlmError(f"{host}:{port} cannot be served ({reason}); give another --port (0: any free one) or --host") from None
 
 
 def _past_proxies(host: str) -> None:

@@ -8,8 +8,11 @@
     codec.py       distances between a recording and its reconstruction
     interval.py    bootstrap intervals and a paired permutation test
     pairs.py       what is to be said, in whose voice, and how the speaker said it
+    judge.py       all judges hear every kind of audio the same way
     report.py      scores in a table and in a JSON file
     speak_eval.py  a model speaks every pair; everything above judges it
+    requests.py    many odd requests, to find output that is empty, endless or looping
+    extra.py       modules that only the extra `evaluate` installs
 
 The judges are the optional extra `evaluate`; they know nothing of tokenizers, stages or training.
 """

@@ -48,8 +48,10 @@ class LM(nn.Module):
         guide: Guide.Config | None = None
         voice: Voice.Config | None = None
         sampling: dict[str, Sampling] = field(default_factory=dict)  # by part
+        pace: float = 1.0  # durations are said this much longer than drawn
         cap: float = 30.0  # steps a phone, for parts whose length nothing else decides
         smooth: float = 0.0  # label smoothing
+        confuse: float = 0.0  # share of the told ids that are wrong while training, so that one slip does not lead to the next
 
         def build(self, streams: dict[str, Stream]) -> "LM":
             return LM(self, streams)
@@ -75,9 +77,22 @@ class LM(nn.Module):
     def loss(self, batch: dict) -> dict[str, Tensor]:
         """Mean negative log-likelihood of each learned part's ids, in nats; one entry a part."""
         merged = merge(self.parts, batch, self.vocabulary)
-        x = self.inputs(merged.ids, self.hints(batch, merged))
+        x = self.inputs(self.confused(merged), self.hints(batch, merged))
         hidden, _ = self.backbone(x, lengths=merged.lengths)
         return {part.name: self._loss_of(part, merged, hidden) for part in self.parts if part.learn}
+
+    def confused(self, merged: Merged) -> Tensor:
+        """The ids [B,S,W] as the model hears them: while training, some learned ones are others of their range."""
+        if not (self.training and self.config.confuse):
+            return merged.ids
+        ids, device = merged.ids.clone(), merged.ids.device
+        share = torch.rand(len(ids), 1, 1, device=device) * 2 * self.config.confuse  # a row is anything from clean to bad
+        wrong = (torch.rand(ids.shape, device=device) < share) & merged.learn & (ids != self.vocabulary.eos)
+        for name in self.vocabulary.names:
+            begin, end = self.vocabulary.range(name)
+            here = wrong & (ids >= begin) & (ids < end)
+            ids[here] = torch.randint(begin, end, (int(here.sum()),), device=device)
+        return ids
 
     def _loss_of(self, part: Part, merged: Merged, hidden: Tensor) -> Tensor:
         total, count = hidden.new_zeros(()), 0

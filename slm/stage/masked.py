@@ -40,6 +40,7 @@ class Masked(nn.Module):
         passes: tuple[int, ...] = (8, 4, 2, 1)  # a level, the last number for all further ones
         temperature: float = 0.8
         smooth: float = 0.0
+        confuse: float = 0.0  # share of the known levels' codes that are wrong while training, as an earlier stage's may be
 
         def build(self, streams: dict[str, Stream]) -> "Masked":
             return Masked(self, streams)
@@ -80,10 +81,20 @@ class Masked(nn.Module):
         share = torch.cos(torch.rand(rows, 1, device=device) * math.pi / 2)
         hidden = (torch.rand(real.shape, device=device) < share) & real
         hidden |= (torch.rand(real.shape, device=device) < 0.02) & real
-        scores = self.scores(codes, lengths, level, hidden, self.context(batch, lengths))
+        scores = self.scores(self.confused(codes), lengths, level, hidden, self.context(batch, lengths))
         target = codes[torch.arange(rows, device=device), level]
         every = F.cross_entropy(scores[hidden], target[hidden], reduction="none", label_smoothing=self.config.smooth)
         return {"codes": every.mean() if len(every) else scores.sum() * 0}
+
+    def confused(self, codes: Tensor) -> Tensor:
+        """codes [B,Q,T] with some of the known levels' replaced, while training."""
+        if not (self.training and self.config.confuse):
+            return codes
+        known = codes[:, : self.config.known]
+        share = torch.rand(len(codes), 1, 1, device=codes.device) * 2 * self.config.confuse
+        wrong = torch.rand(known.shape, device=codes.device) < share
+        said = torch.where(wrong, torch.randint_like(known, self.card), known)
+        return torch.cat([said, codes[:, self.config.known :]], 1)
 
     def context(self, batch: dict, lengths: Tensor) -> dict:
         """What stays the same over all passes: the prompt, the voice, the phones of the frames."""

@@ -81,6 +81,8 @@ def _say_part(lm: "LM", part: Part, batch: dict, features: list[Tensor] | None, 
         allowed = legal[step % levels]
         going = [row for row in range(rows) if not reasons[row]]  # a finished row draws no more: its seed is its own
         drawn = allowed[sample(lm.score(hidden[going, -1], allowed).float(), sampling, [generators[row] for row in going])]
+        if lm.config.guide and part.name == lm.config.guide.duration and lm.config.pace != 1:
+            drawn = _stretched(drawn, lm.vocabulary.range(part.name), lm.config.pace)
         ids = ids.clone()
         for row, id in zip(going, drawn.tolist()):
             ids[row, 0] = id
@@ -91,6 +93,12 @@ def _say_part(lm: "LM", part: Part, batch: dict, features: list[Tensor] | None, 
             if not fixed and step % CHECK == CHECK - 1 and looping(spoken[row]):
                 reasons[row] = "loop"
     return [_codes(lm, part, row, levels, device) for row in spoken], state, reasons
+
+
+def _stretched(ids: Tensor, reach: tuple[int, int], pace: float) -> Tensor:
+    """Global ids of durations -> those of durations `pace` times as long, at least one frame."""
+    begin, end = reach
+    return begin + ((ids - begin) * pace).round().long().clamp(1, end - begin - 1)
 
 
 def _due(lm: "LM", part: Part, batch: dict, features: list[Tensor] | None, levels: int) -> list[Tensor] | None:
