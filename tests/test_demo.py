@@ -178,9 +178,9 @@ def speaks_and_gives_it_away(page, voice: str, tmp_path: Path) -> None:
     page.wait_for_selector("#speech >> text=1/2 pieces")
     page.wait_for_selector("#facts >> text=stop reason")
     seconds = float(re.match(r"[\d.]+", page.inner_text("#facts"))[0])
-    page.wait_for_function("[...document.querySelectorAll('#speech audio')].some(audio => audio.src && audio.duration > 0)")
-    lengths = page.eval_on_selector_all("#speech audio", "all => all.map(audio => audio.duration)")
-    assert any(length == pytest.approx(seconds, abs=0.01) for length in lengths)
+    player = page.wait_for_selector("#speech audio[src^='blob:']", state="attached")
+    page.wait_for_function("player => player.duration > 0", arg=player)
+    assert player.evaluate("player => player.duration") == pytest.approx(seconds, abs=0.01)
     page.wait_for_function("document.querySelector('#picture img')?.naturalWidth > 800")
     page.screenshot(path=tmp_path / "spoken.png", full_page=True)
     with page.expect_download() as download:

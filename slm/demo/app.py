@@ -124,9 +124,9 @@ def launch(model: str | Path, host: str, port: int, share: bool = False) -> None
 
 
 def say(speaker: Speaker, text: str, voice: str | Path | None, seed: int) -> Iterator[tuple[int, int, Speech]]:
-    """(pieces done, pieces in all, what was said so far) before the first piece is whole (0, n, silence) and after each one.
+    """After each piece: (pieces done, pieces in all, what was said so far). In the end that is what `speaker.speak` says.
 
-    The last Speech equals that of `speaker.speak`. Raises as it does.
+    SlmError where it raises one.
     """
     from slm_tokenizers.text.split import pieces
 

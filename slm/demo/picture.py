@@ -44,7 +44,8 @@ def draw(audio: Tensor, rate: int) -> Figure:
 
     audio = audio.detach().float().cpu()
     seconds = len(audio) / rate
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    figure = Figure(figsize=(7.2, 4.8), dpi=160, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
     wave, spectrum = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
     low, high = envelope(audio)
     wave.fill_between(torch.linspace(0, seconds, len(low)).numpy(), low.numpy(), high.numpy(), color=INK, linewidth=0.6)
