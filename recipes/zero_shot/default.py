@@ -34,7 +34,7 @@ def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/co
     return Recipe(
         tokenizers={"text": Phonemes.Config(), "acoustic": codec},
         stages={
-            "semantic": LM.Config(PARTS, Transformer.Config(dim, depth, heads), Guide.Config(), Voice.Config(dim=dim), SAMPLING, confuse=0.2),
+            "semantic": LM.Config(PARTS, Transformer.Config(dim, depth, heads), Guide.Config(), Voice.Config(dim=dim), SAMPLING, pace=1.1, confuse=0.2),
             "acoustic": Masked.Config(
                 backbone=Transformer.Config(dim, depth, heads, causal=False, adaptive=64),
                 guide=Guide.Config(),

@@ -76,9 +76,9 @@ def build(speaker: Speaker) -> gradio.Blocks:
             told = sentence(error, voice)
             yield None, None, told  # stays when the notice has gone
             raise gr.Error(told, print_exception=False) from error
+        wav, picture = write(speech)
         if speech.stop_reason != "end":
             gr.Warning(ENDED[speech.stop_reason])
-        wav, picture = write(speech)
         yield wav, picture, facts(speech)
 
     with gr.Blocks(title="slm", analytics_enabled=False, delete_cache=(DAY // 24, DAY)) as page:
