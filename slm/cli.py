@@ -243,28 +243,40 @@ def pack(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A bundled model, a folder that training wrote, or a hub id.")],
-    data: Annotated[Path, typer.Option(help="JSON lines with text, prompt_path and gt_path.")],
-    out: Annotated[Path, typer.Option(help="The folder for report.json and what was spoken.")] = Path("runs/evaluate"),
+    data: Annotated[Optional[Path], typer.Option(help="JSON lines with text, prompt_path and gt_path.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder for the report and what was spoken.")] = Path("runs/evaluate"),
     seed: Annotated[int, typer.Option(min=0, help="Stored in the report, beside the scores.")] = 0,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first so many pairs.")] = None,
+    requests: Annotated[int, typer.Option(min=0, help="Put so many odd requests instead, and count what ends badly.")] = 0,
 ) -> None:
     """Let independent judges hear a model, beside real recordings.
 
     \b
       slm evaluate default --data pairs.jsonl
       slm evaluate runs/mine --data pairs.jsonl --limit 20 --out runs/scores
+      slm evaluate default --requests 200          (no judges: is any output empty, endless or looping?)
 
-    Needs the judges: pip install "slm[evaluate]"
+    The judges: pip install "slm[evaluate]"
     """
     from rich.console import Console
 
     from slm.evaluate.pairs import read_pairs
-    from slm.evaluate.speak_eval import evaluate
     from slm.speak import load
 
-    pairs = read_pairs(data)[:limit]
-    report = evaluate(load(model), pairs, out, seed)
-    Console().print(report.table())
+    if data is None and not requests:
+        raise SlmError("give --data, a manifest of pairs, or --requests, a number")
+    pairs = read_pairs(data)[:limit] if data else []
+    if requests:
+        from slm.evaluate.requests import run
+
+        outcome = run(load(model), [pair.prompt_path for pair in pairs] or [None], requests, out, seed)
+        typer.echo(f"{outcome.requests} requests, {outcome.seconds:.0f} s of speech, real-time factor {outcome.rtf:.2f}")
+        typer.echo(f"ended by {dict(outcome.stops)}; {len(outcome.bad)} ended badly, see {out / 'requests.json'}")
+        return
+    from slm.evaluate.speak_eval import evaluate as judge
+
+    report = judge(load(model), pairs, out, seed)
+    report.show(Console())
     typer.echo(f"{out / 'report.json'}")
 
 

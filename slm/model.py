@@ -1,9 +1,9 @@
 """A model on disk: one folder that speaks, and says what it is made of.
 
-    config.json            the recipe's tokenizers and stages, each stage's vocabulary hash, the codec's fingerprint
-    STAGE.safetensors      weights, stored in bfloat16
-    codec/                 the tokenizer that hears prompts and makes the sound
-    voice.flac, README.md  a default prompt and the model card, if the model has them
+config.json            the recipe's tokenizers and stages, each stage's vocabulary hash, the codec's fingerprint
+STAGE.safetensors      weights, stored in bfloat16
+codec/                 the tokenizer that hears prompts and makes the sound
+voice.flac, README.md  a default prompt and the model card, if the model has them
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def save_stage(recipe: Recipe, name: str, module: nn.Module, built: dict[str, An
     if hasattr(module, "vocabulary"):
         described["vocabulary"][name] = module.vocabulary.hash
     codec.save(voice, out / "codec")
-    weights = {k: v.detach().cpu().to(torch.bfloat16 if v.is_floating_point() else v.dtype).contiguous() for k, v in module.state_dict().items()}
+    weights = {
+        k: v.detach().cpu().to(torch.bfloat16 if v.is_floating_point() else v.dtype).contiguous() for k, v in module.state_dict().items()
+    }
     with replacing(out / f"{name}.safetensors") as temporary:
         temporary.write_bytes(save(weights))
     with replacing(out / "config.json") as temporary:
@@ -70,7 +72,9 @@ def load(folder: Path) -> Model:
         raise SlmError(f"{folder}/config.json has format {described.get('format')!r}; this version reads {FORMAT}")
     voice = load_tokenizer(folder / "codec")
     if fingerprint(voice) != described.get("codec"):
-        raise SlmError(f"{folder}/codec is not the codec this model was trained with: {fingerprint(voice)} instead of {described.get('codec')}")
+        raise SlmError(
+            f"{folder}/codec is not the codec this model was trained with: {fingerprint(voice)} instead of {described.get('codec')}"
+        )
     speaks = described["speaks"]
     configs = {name: from_dict(stored) for name, stored in described["tokenizers"].items()}
     built = {name: config.build() for name, config in configs.items()} | {speaks: voice}
@@ -79,7 +83,10 @@ def load(folder: Path) -> Model:
     for name, config in recipe.stages.items():
         stage = config.build(streams(built))
         if hasattr(stage, "vocabulary") and stage.vocabulary.hash != described["vocabulary"].get(name):
-            raise SlmError(f"{folder}: the {name} stage was trained with another vocabulary ({described['vocabulary'].get(name)}) than it has here ({stage.vocabulary.hash})")
+            raise SlmError(
+                f"{folder}: the {name} stage was trained with another vocabulary ({described['vocabulary'].get(name)}) "
+                f"than it has here ({stage.vocabulary.hash})"
+            )
         path = folder / f"{name}.safetensors"
         weights = read(path)
         check(stage, weights, str(path))

@@ -1,11 +1,11 @@
 """The Python API: a model that speaks.
 
-    model = slm.load("default")
-    speech = model.speak("Hello there.", voice="prompt.wav", seed=0)
-    speech.save("hello.wav")
-    for piece in model.stream("A long text …", voice=speech): play(piece.audio)
+model = slm.load("default")
+speech = model.speak("Hello there.", voice="prompt.wav", seed=0)
+speech.save("hello.wav")
+for piece in model.stream("A long text …", voice=speech): play(piece.audio)
 
-    N samples   Q levels   P prompt frames   T frames   L phones
+N samples   Q levels   P prompt frames   T frames   L phones
 """
 
 from __future__ import annotations
@@ -76,7 +76,13 @@ class Speaker:
     @property
     def settings(self) -> dict[str, Any]:
         said = {name: asdict(s) for name, s in self.semantic.config.sampling.items()}
-        return {"sampling": said, "pace": self.semantic.config.pace, "passes": list(self.acoustic.config.passes), "temperature": self.acoustic.config.temperature, "piece": PIECE}
+        return {
+            "sampling": said,
+            "pace": self.semantic.config.pace,
+            "passes": list(self.acoustic.config.passes),
+            "temperature": self.acoustic.config.temperature,
+            "piece": PIECE,
+        }
 
     def speak(self, text: str, voice: Any = None, voice_text: str | None = None, seed: int = 0) -> Speech:
         """Say `text` in a voice.
@@ -162,7 +168,9 @@ def loud_part(audio: Tensor, rate: int, hop: int, name: str, seconds: float = 3.
         raise SlmError(f"{name} is silent; a voice needs at least {least:g} s of speech")
     speech = (energy > energy.max() * 1e-3).float()
     if speech.sum() * hop < 0.5 * rate:
-        raise SlmError(f"{name} holds {speech.sum() * hop / rate:.2f} s of speech; a voice needs at least half a second of it, three are better")
+        raise SlmError(
+            f"{name} holds {speech.sum() * hop / rate:.2f} s of speech; a voice needs at least half a second of it, three are better"
+        )
     size = min(len(speech), int(seconds * rate / hop))
     counts = speech.unfold(0, size, 1).sum(1)
     start = int(counts.argmax())
@@ -200,7 +208,9 @@ def load(name: str | Path = "default", threads: int | None = 1) -> Speaker:
 
 def _fetch(name: str) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/")) or name in BUNDLED:
-        raise SlmError(f"there is no model {name!r}; give {', '.join(BUNDLED)}, a folder that training wrote, or a hub id such as owner/name")
+        raise SlmError(
+            f"there is no model {name!r}; give {', '.join(BUNDLED)}, a folder that training wrote, or a hub id such as owner/name"
+        )
     from huggingface_hub import snapshot_download
 
     try:

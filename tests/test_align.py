@@ -88,7 +88,9 @@ def test_examples_are_a_function_of_the_step(data):
 def test_an_example_is_whole_phones_and_as_long_as_its_durations(data):
     for step in range(3 * len(data)):
         batch = data.at(step)
-        for text, duration, codes, semantic, prompt, latent in zip(*(batch[k] for k in ("text", "duration", "acoustic", "semantic", "prompt_codes", "prompt"))):
+        for text, duration, codes, semantic, prompt, latent in zip(
+            *(batch[k] for k in ("text", "duration", "acoustic", "semantic", "prompt_codes", "prompt"))
+        ):
             assert len(text) == len(duration) and duration.sum() == codes.shape[1] == semantic.shape[1] <= 60
             assert torch.equal(semantic, codes[:1]) and 5 <= prompt.shape[1] <= 10 and latent.shape == (prompt.shape[1], 4)
 

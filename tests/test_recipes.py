@@ -88,10 +88,17 @@ def test_a_killed_run_resumes_to_the_last_bit(tmp_path):
     path = str(ROOT / "recipes/zero_shot/default.py")
     script = (
         "import sys; from slm.train.run import train_recipe; import torch; torch.set_num_threads(1);"
-        "train_recipe(sys.argv[1], 'semantic', sys.argv[2], ['train.semantic.steps=12', 'train.semantic.every=4'], resume='resume' in sys.argv, small=True)"
+        "longer = ['train.semantic.steps=12', 'train.semantic.every=4'];"
+        "train_recipe(sys.argv[1], 'semantic', sys.argv[2], longer, resume='resume' in sys.argv, small=True)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in ("", "tokenizers", "vocoders"))}
-    run = lambda out, *more: subprocess.Popen([sys.executable, "-c", script, path, str(out), *more], env=environment, stdout=subprocess.DEVNULL)
+
+    def run(out, *more):
+        return subprocess.Popen([sys.executable, "-c", script, path, str(out), *more], env=environment, stdout=subprocess.DEVNULL)
+
+    def losses_of(out):
+        lines = (out / "semantic/losses.jsonl").read_text().splitlines()
+        return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
     assert run(tmp_path / "whole").wait() == 0
     victim = run(tmp_path / "killed")
@@ -104,9 +111,8 @@ def test_a_killed_run_resumes_to_the_last_bit(tmp_path):
     assert not (tmp_path / "killed/semantic/checkpoints/step-12").exists(), "the run ended before it could be killed"
     assert run(tmp_path / "killed", "resume").wait() == 0
 
-    keep = lambda out: [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (out / "semantic/losses.jsonl").read_text().splitlines()]
-    assert len(keep(tmp_path / "whole")) == 12
-    assert keep(tmp_path / "whole") == keep(tmp_path / "killed")
+    assert len(losses_of(tmp_path / "whole")) == 12
+    assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "killed")
     assert (tmp_path / "whole/semantic.safetensors").read_bytes() == (tmp_path / "killed/semantic.safetensors").read_bytes()
 
 
@@ -175,7 +181,9 @@ def test_a_stage_that_never_says_eos_is_stopped_at_its_cap():
 
     known = {"text": Stream(10), "semantic": Stream(50)}
     parts = [Part("text", learn=False), Part("semantic", end=True)]
-    config = LM.Config(parts, Transformer.Config(dim=16, depth=1, heads=2), sampling={"semantic": Sampling(temperature=1.0, top_p=1.0)}, cap=5)
+    config = LM.Config(
+        parts, Transformer.Config(dim=16, depth=1, heads=2), sampling={"semantic": Sampling(temperature=1.0, top_p=1.0)}, cap=5
+    )
     torch.manual_seed(0)
     stage = config.build(known).eval()
     with torch.no_grad():

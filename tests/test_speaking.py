@@ -139,3 +139,17 @@ def test_the_rate_travels_with_the_audio(small_model, tmp_path):
     speech = speaker.speak("Hello.", voice=voice)
     speech.save(tmp_path / "out.wav")
     assert soundfile.info(tmp_path / "out.wav").samplerate == speech.rate
+
+
+def test_odd_requests_are_counted_and_the_broken_ones_named(small_model, tone_voice, tmp_path):
+    from slm.evaluate import requests
+
+    asked = requests.requests(16)
+    assert len({request.kind for request in asked}) == 8 and asked == requests.requests(16)
+    speaker = speak.load(small_model)
+    outcome = requests.run(speaker, [tone_voice], 3, tmp_path, progress=False)
+    assert outcome.requests == 3 and json.loads((tmp_path / "requests.json").read_text())["requests"] == 3
+    good = speak.Speech(torch.full((16000,), 0.1), 16000, "end", 0)
+    assert requests.wrong(good, 10) is None and "phone" in requests.wrong(good, 1) and "phone" in requests.wrong(good, 100)
+    assert requests.wrong(speak.Speech(good.audio, 16000, "loop", 0), 10) == "ended by loop"
+    assert requests.wrong(speak.Speech(good.audio * 0, 16000, "end", 0), 10) == "silent"

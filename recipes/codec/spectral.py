@@ -3,7 +3,8 @@
     slm train recipes/codec/spectral.py --out runs/codec
 
 Residual VQ: SoundStream (Zeghidour et al., 2021). Taught first level: SpeechTokenizer (Zhang et al., 2023).
-ConvNeXt and iSTFT: Vocos (Siuzdak, 2023). Without discriminators; `--set stages.codec.begin=3000` lets them play from there. About 0.65 s a step on one CPU core with bf16 matrix units.
+ConvNeXt and iSTFT: Vocos (Siuzdak, 2023). Without discriminators;
+`--set stages.codec.begin=3000` lets them play from there. About 0.65 s a step on one CPU core with bf16 matrix units.
 """
 
 from slm.data.madeup import MadeUpSounds

@@ -22,7 +22,11 @@ def recipe() -> Recipe:
     return Recipe(
         stages={
             "vocoder": Adversarial.Config(
-                LearningVocoder.Config(HiFiGAN.Config.v3()), MultiMel.Config(22050), mel=45.0, stft=0.0, discriminators=[MPD.Config(), MSD.Config()]
+                LearningVocoder.Config(HiFiGAN.Config.v3()),
+                MultiMel.Config(22050),
+                mel=45.0,
+                stft=0.0,
+                discriminators=[MPD.Config(), MSD.Config()],
             )
         },
         data={"vocoder": Sounds(rate=22050, hop=256, seconds=8192 / 22050)},

@@ -24,7 +24,11 @@ def recipe(codec: str = "runs/codec/codec") -> Recipe:
     generator = LearningVocoder.Config(CodeHiFiGAN.Config(8, 1024, SHAPE))
     return Recipe(
         tokenizers={"acoustic": codec},
-        stages={"vocoder": Adversarial.Config(generator, MultiMel.Config(16000), mel=45.0, stft=0.0, discriminators=[MPD.Config(), MSD.Config()])},
+        stages={
+            "vocoder": Adversarial.Config(
+                generator, MultiMel.Config(16000), mel=45.0, stft=0.0, discriminators=[MPD.Config(), MSD.Config()]
+            )
+        },
         data={"vocoder": Sounds(seconds=0.5, codec="acoustic")},
         train={"vocoder": Train(steps=500_000, lr=2e-4, betas=(0.8, 0.99), clip=0.0, ema=0.0, every=5000, show_every=5000)},
     )
@@ -32,7 +36,9 @@ def recipe(codec: str = "runs/codec/codec") -> Recipe:
 
 def small() -> Recipe:
     r = recipe()
-    r.tokenizers = {"acoustic": Codec.Config(n_q=2, card=16, dim=8, enc_width=16, enc_high=1, enc_low=1, dec_width=16, dec_low=1, dec_high_width=16)}
+    r.tokenizers = {
+        "acoustic": Codec.Config(n_q=2, card=16, dim=8, enc_width=16, enc_high=1, enc_low=1, dec_width=16, dec_low=1, dec_high_width=16)
+    }
     stage = r.stages["vocoder"]
     stage.generator.vocoder.n_q, stage.generator.vocoder.card, stage.generator.vocoder.vocoder.channels = 2, 16, 16
     stage.discriminators = [MPD.Config((2, 3), scale=1 / 64), MSD.Config(1, scale=1 / 32)]

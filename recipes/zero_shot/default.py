@@ -26,7 +26,7 @@ from slm_tokenizers.codec import Codec
 from slm_tokenizers.text.phonemes import Phonemes
 
 PARTS = [Part("text", learn=False), Part("duration"), Part("semantic")]
-SAMPLING = {"duration": Sampling(temperature=0.6, top_p=0.9), "semantic": Sampling(temperature=0.7, top_p=0.9)}
+SAMPLING = {"duration": Sampling(temperature=0.3, top_p=0.9), "semantic": Sampling(temperature=0.4, top_p=0.8)}
 
 
 def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/codec/codec") -> Recipe:
@@ -34,16 +34,20 @@ def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/co
     return Recipe(
         tokenizers={"text": Phonemes.Config(), "acoustic": codec},
         stages={
-            "semantic": LM.Config(PARTS, Transformer.Config(dim, depth, heads), Guide.Config(), Voice.Config(dim=dim), SAMPLING, pace=1.1, confuse=0.2),
+            "semantic": LM.Config(
+                PARTS, Transformer.Config(dim, depth, heads), Guide.Config(), Voice.Config(dim=dim), SAMPLING, pace=1.1, confuse=0.2
+            ),
             "acoustic": Masked.Config(
                 backbone=Transformer.Config(dim, depth, heads, causal=False, adaptive=64),
                 guide=Guide.Config(),
                 voice=Voice.Config(dim=dim),
+                passes=(4, 2, 1),
+                temperature=0.3,
                 confuse=0.15,
             ),
         },
         data={"semantic": data, "acoustic": data},
-        train={"semantic": Train(steps=1600, lr=1.5e-3, ema=0.998), "acoustic": Train(steps=3200, lr=1.5e-3, ema=0.998)},
+        train={"semantic": Train(steps=2200, lr=1.5e-3, ema=0.998), "acoustic": Train(steps=3150, lr=1.5e-3, ema=0.998)},
     )
 
 

@@ -21,7 +21,8 @@ from slm.errors import SlmError
 class Aligned:
     """Config of the data of a text-to-speech stage.
 
-    folders: prepared and aligned corpora. frames: what a batch may hold. prompt: how many frames one has. longest: frames of one phone or pause at most.
+    folders: prepared and aligned corpora. frames: what a batch may hold. prompt: how many frames one has.
+    longest: frames of one phone or pause at most.
     held_out: speakers that must not be heard in training.
     """
 

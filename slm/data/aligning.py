@@ -27,7 +27,7 @@ def align_folders(folders: list[Path], spikes: list[Path] = (), seed: int = 0) -
     from rich.console import Console
     from rich.progress import track
 
-    from slm_tokenizers.text.align import CLASS, CLASSES, FrameClassifier, align, learn, plain, states
+    from slm_tokenizers.text.align import CLASS, CLASSES, FrameClassifier, align, learn, plain
 
     console = Console(stderr=True)
     torch.manual_seed(seed)
@@ -47,13 +47,19 @@ def align_folders(folders: list[Path], spikes: list[Path] = (), seed: int = 0) -
         loss = learn(model, features, labels, epochs, lr, seed + turn)
         counts = np.bincount(torch.cat(labels).numpy(), minlength=len(CLASSES)) + 1
         prior = np.log(counts / counts.sum())
-        aligned = [align(model, f, words, prior) for f, (_, _, words) in track(list(zip(features, rows)), f"Round {turn + 1}", console=console)]
+        aligned = [
+            align(model, f, words, prior) for f, (_, _, words) in track(list(zip(features, rows)), f"Round {turn + 1}", console=console)
+        ]
         fresh = [torch.tensor([CLASS[plain(p.symbol)] for p in phones for _ in range(p.frames)]) for phones in aligned]
         moved = float(np.mean([(a != b).float().mean() for a, b in zip(fresh, labels)]))
         console.print(f"round {turn + 1}: loss {loss:.3f}, {100 * moved:.1f} % of frames moved")
         labels = fresh
     for folder in dict.fromkeys(folder for folder, _, _ in rows):
-        lines = [json.dumps({"id": id, "phones": [[p.symbol, p.frames] for p in phones]}) for (f, id, _), phones in zip(rows, aligned) if f == folder]
+        lines = [
+            json.dumps({"id": id, "phones": [[p.symbol, p.frames] for p in phones]})
+            for (f, id, _), phones in zip(rows, aligned)
+            if f == folder
+        ]
         with replacing(folder / "phones.jsonl") as temporary:
             temporary.write_text("\n".join(lines) + "\n")
     return len(rows)

@@ -12,7 +12,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from slm.data.batch import collate

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from slm.data.replacing import replacing
 
-WORDS = """time people way water day part number sound place year work name sentence man line boy farm animal house page letter mother answer
-study still learn plant cover food sun four between state keep eye never last thought city tree cross hard start might story far sea draw left
-late run while press close night real life few north open seem together next white children begin got walk example ease paper group always music
-those both mark often until mile river car feet care second book carry took science eat room friend began idea fish mountain stop once base hear
-horse cut sure watch color face wood main enough plain girl usual young ready above ever red list though feel talk bird soon body dog family direct
-pose leave song measure door product black short numeral class wind question happen complete ship area half rock order fire south problem piece""".split()
+WORDS = """
+time people way water day part number sound place year work name sentence man line boy farm animal house page letter
+mother answer study still learn plant cover food sun four between state keep eye never last thought city tree cross hard
+start might story far sea draw left late run while press close night real life few north open seem together next white
+children begin got walk example ease paper group always music those both mark often until mile river car feet care
+second book carry took science eat room friend began idea fish mountain stop once base hear horse cut sure watch color
+face wood main enough plain girl usual young ready above ever red list though feel talk bird soon body dog family direct
+pose leave song measure door product black short numeral class wind question happen complete ship area half rock order
+fire south problem piece
+""".split()
 
 QUICKEST, SLOWEST = 0.03, 0.6  # seconds a phone; speech lies between .05 and .15
 
@@ -36,7 +39,7 @@ class Outcome:
     """What became of all requests. `bad` holds those that a user would call broken, each with the reason."""
 
     requests: int = 0
-    stops: Counter = field(default_factory=Counter)
+    stops: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     wall: float = 0.0
     bad: list[dict[str, Any]] = field(default_factory=list)
@@ -49,12 +52,15 @@ class Outcome:
 def requests(count: int, seed: int = 0) -> list[Request]:
     """`count` texts: one word, plain sentences, repeated words, numbers, odd punctuation, shouting, a paragraph."""
     draw = random.Random(seed)
-    some = lambda low, high: [draw.choice(WORDS) for _ in range(draw.randint(low, high))]
+
+    def some(low: int, high: int) -> list[str]:
+        return [draw.choice(WORDS) for _ in range(draw.randint(low, high))]
+
     kinds = {
         "word": lambda: draw.choice(WORDS),
         "sentence": lambda: " ".join(some(4, 14)).capitalize() + ".",
         "repeated": lambda: " ".join([draw.choice(WORDS)] * draw.randint(3, 8)) + ".",
-        "numbers": lambda: f"In {draw.randint(1500, 2030)}, {draw.randint(2, 99999)} of {draw.randint(2, 99)}.{draw.randint(0, 9)} % cost ${draw.randint(1, 900)}.",
+        "numbers": lambda: f"In {draw.randint(1500, 2030)}, {draw.randint(2, 99999)} of 7.5 % cost ${draw.randint(1, 900)}.",
         "punctuation": lambda: "... " + draw.choice(["!?!", ";;", "--", "()"]).join(some(3, 8)) + " !!!",
         "letters": lambda: " ".join(draw.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(draw.randint(1, 6))),
         "shout": lambda: " ".join(some(3, 8)).upper() + "!",
@@ -78,7 +84,7 @@ def run(speaker, voices: list[str | None], count: int, out: Path, seed: int = 0,
         outcome.wall += time.perf_counter() - began
         outcome.requests += 1
         outcome.seconds += speech.seconds
-        outcome.stops[speech.stop_reason] += 1
+        outcome.stops[speech.stop_reason] = outcome.stops.get(speech.stop_reason, 0) + 1
         if reason := wrong(speech, len(speaker.text.encode(request.text))):
             outcome.bad.append({"reason": reason, "seconds": round(speech.seconds, 2), **asdict(request)})
     out.mkdir(parents=True, exist_ok=True)

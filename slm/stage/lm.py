@@ -10,7 +10,6 @@ level, and <eos> for a part that ends by itself.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F

@@ -12,11 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from slm.errors import SlmError
-from slm.stream.layout import LAYOUTS
 from slm.stream.part import Part, merge
 from slm.stream.sample import Sampling, looping, sample
 
@@ -50,7 +48,9 @@ def say(lm: "LM", batch: dict, seeds: list[int]) -> dict:
     return batch
 
 
-def _say_part(lm: "LM", part: Part, batch: dict, features: list[Tensor] | None, voice: Tensor | None, state, generators: list[torch.Generator]):
+def _say_part(
+    lm: "LM", part: Part, batch: dict, features: list[Tensor] | None, voice: Tensor | None, state, generators: list[torch.Generator]
+):
     stream = lm.streams[part.name]
     first, last = part.span(stream.n_q)
     levels = last - first

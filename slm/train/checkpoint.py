@@ -89,7 +89,8 @@ def check(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     if missing or extra or shaped:
         name = (missing + extra + shaped)[0]
         raise SlmError(
-            f"{where} does not fit this model: {len(missing)} tensors missing, {len(extra)} unexpected, {len(shaped)} of another shape (first: {name})."
+            f"{where} does not fit this model: {len(missing)} tensors missing, {len(extra)} unexpected, "
+            f"{len(shaped)} of another shape (first: {name})."
         )
     module.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()})
 

@@ -138,5 +138,6 @@ def _update(wrapped, data, c: Train, step: int, accelerator, players, optimisers
 
 
 def _to(batch: dict, device: torch.device) -> dict:
-    move = lambda v: v.to(device) if isinstance(v, Tensor) else [move(x) for x in v] if isinstance(v, list) else v
-    return {key: move(value) for key, value in batch.items()}
+    """A batch's rows and rectangles, moved; the rest as it is."""
+    moved = {key: [row.to(device) for row in value] for key, value in batch.items() if isinstance(value, list)}
+    return moved | {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}

@@ -1,7 +1,7 @@
 """From a recipe to a folder that speaks.
 
-    OUT/STAGE/checkpoints   while it trains          OUT/STAGE/losses.jsonl, OUT/STAGE/log   what it showed
-    OUT/config.json, OUT/STAGE.safetensors, OUT/codec/                                       what `slm speak --model OUT` loads
+OUT/STAGE/checkpoints   while it trains          OUT/STAGE/losses.jsonl, OUT/STAGE/log   what it showed
+OUT/config.json, OUT/STAGE.safetensors, OUT/codec/                                       what `slm speak --model OUT` loads
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def tokenizers(recipe: Recipe) -> dict[str, Any]:
 
 
 def streams(built: dict[str, Any], card: int = 64) -> dict[str, Stream]:
-    """What stages must know of each stream: the tokenizers', the durations (frames below `card`), and the codec's first level as `semantic`."""
+    """What stages must know of each stream: the tokenizers', durations below `card` frames, the codec's first level as `semantic`."""
     known = {"duration": Stream(card)}
     for name, tokenizer in built.items():
         books = getattr(tokenizer, "codebooks", None)
@@ -47,8 +47,15 @@ def streams(built: dict[str, Any], card: int = 64) -> dict[str, Stream]:
     return known
 
 
-def train_recipe(path: str | Path, stage: str | None, out: str | Path, changes: list[str] = (), resume: bool = False,
-                 small: bool = False, quiet: bool = False) -> list[dict[str, float]]:
+def train_recipe(
+    path: str | Path,
+    stage: str | None,
+    out: str | Path,
+    changes: list[str] = (),
+    resume: bool = False,
+    small: bool = False,
+    quiet: bool = False,
+) -> list[dict[str, float]]:
     """Train one stage of the recipe at `path` and write what speaks. Returns the losses of the steps that were run."""
     module = recipes.load(path)
     recipe: Recipe = module.small() if small else module.recipe()

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-
 # A code is revived when its moving count a batch falls below this. SoundStream's 2 supposes batches with several vectors a
 # code; with fewer, nearly every code would be dead at every step and no codebook would ever settle.
 DEAD = 0.1

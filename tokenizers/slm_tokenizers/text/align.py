@@ -22,9 +22,47 @@ CLASSES = (SIL, *CONSONANTS, *VOWELS)
 CLASS = {c: i for i, c in enumerate(CLASSES)}
 
 IPA = dict(
-    b="B", d="D", ð="DH", f="F", g="G", ɡ="G", h="HH", k="K", l="L", ɫ="L", m="M", n="N", ŋ="NG", p="P", ɹ="R", r="R", ɾ="D",
-    s="S", ʃ="SH", t="T", θ="TH", v="V", w="W", j="Y", z="Z", ʒ="ZH", ɑ="AA", a="AA", æ="AE", ʌ="AH", ə="AH", ɔ="AO", ɛ="EH",
-    ɝ="ER", ɪ="IH", i="IY", ʊ="UH", u="UW", e="EY", o="OW", ɨ="IH",
+    b="B",
+    d="D",
+    ð="DH",
+    f="F",
+    g="G",
+    ɡ="G",
+    h="HH",
+    k="K",
+    l="L",
+    ɫ="L",
+    m="M",
+    n="N",
+    ŋ="NG",
+    p="P",
+    ɹ="R",
+    r="R",
+    ɾ="D",
+    s="S",
+    ʃ="SH",
+    t="T",
+    θ="TH",
+    v="V",
+    w="W",
+    j="Y",
+    z="Z",
+    ʒ="ZH",
+    ɑ="AA",
+    a="AA",
+    æ="AE",
+    ʌ="AH",
+    ə="AH",
+    ɔ="AO",
+    ɛ="EH",
+    ɝ="ER",
+    ɪ="IH",
+    i="IY",
+    ʊ="UH",
+    u="UW",
+    e="EY",
+    o="OW",
+    ɨ="IH",
 ) | {"t͡ʃ": "CH", "d͡ʒ": "JH", "aʊ": "AW", "aɪ": "AY", "eɪ": "EY", "oʊ": "OW", "ɔɪ": "OY"}
 
 
@@ -117,7 +155,11 @@ def _matched(wanted: list[str], heard: list[tuple[str, int]], frames: int) -> np
     known = np.flatnonzero(~np.isnan(at))
     if not len(known):
         return np.linspace(0, frames, n + 2)[1:-1]
-    return np.interp(np.arange(n), np.concatenate([[-1], known, [n]]), np.concatenate([[max(0, at[known[0]] - 4)], at[known], [min(frames, at[known[-1]] + 6)]]))
+    return np.interp(
+        np.arange(n),
+        np.concatenate([[-1], known, [n]]),
+        np.concatenate([[max(0, at[known[0]] - 4)], at[known], [min(frames, at[known[-1]] + 6)]]),
+    )
 
 
 class FrameClassifier(nn.Module):
