@@ -167,6 +167,7 @@ def test_generation_has_exactly_the_length_its_durations_say(trained):
 def test_a_slower_pace_says_longer_durations(trained):
     loaded = model.load(next(iter(trained.values())))
     batch, stage = {"text": [torch.arange(9)], "prompt": [torch.randn(20, 8)]}, loaded.stages["semantic"]
+    stage.config.pace = 1.0
     first = stage.run(batch, [0])["duration"][0][0]
     stage.config.pace = 2.0
     assert stage.run(batch, [0])["duration"][0][0] == min(63, 2 * first)

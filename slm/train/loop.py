@@ -111,7 +111,6 @@ def fit(stage: nn.Module, data: Data, c: Train, out: Path, resume: bool = False,
 def _update(wrapped, data, c: Train, step: int, accelerator, players, optimisers) -> dict[str, float]:
     shown: dict[str, float] = {}
     for name, parameters in players.items():
-        torch.manual_seed((c.seed * 1_000_003 + step) * 31 + accelerator.process_index)
         others = [p for other, ps in players.items() if other != name for p in ps]
         for p in others:
             p.requires_grad_(False)
@@ -120,7 +119,9 @@ def _update(wrapped, data, c: Train, step: int, accelerator, players, optimisers
             group["lr"] = c.lr * rate_at(c, step)
         optim.zero_grad(set_to_none=True)
         for part in range(c.accumulate):
-            batch = data.at(step * c.accumulate + part, accelerator.process_index, accelerator.num_processes)
+            rank, world, turn = accelerator.process_index, accelerator.num_processes, step * c.accumulate + part
+            torch.manual_seed(c.seed * 1_000_003 + turn * world + rank)  # randomness belongs to the batch, whoever takes it
+            batch = data.at(turn, rank, world)
             with accelerator.autocast():
                 losses: dict[str, Tensor] = wrapped(_to(batch, accelerator.device), name)
             if losses:
