@@ -137,7 +137,7 @@ class Speaker:
         """One piece, tried again once, with another seed, if it did not come to a good end."""
         began = time.perf_counter()
         for attempt in range(2):
-            audio, reason = self._try(text, prompt, (seed * 7919 + index) * 2 + attempt)
+            audio, reason = self._try(text, prompt, ((seed * 7919 + index) * 2 + attempt) % 2**63)
             if reason == "end":
                 break
         return Speech(audio, self.rate, reason, seed, (time.perf_counter() - began) / (len(audio) / self.rate))
