@@ -144,8 +144,7 @@ class Speaker:
 
     @torch.inference_mode()
     def _try(self, text: str, prompt: Prompt, seed: int) -> tuple[Tensor, str]:
-        embed = self.codec.codebooks.embed
-        latents = sum(embed[q][level] for q, level in enumerate(prompt.codes))  # [P,E]
+        latents = self.codec.codebooks.decode(prompt.codes[None])[0].T  # [P,E]
         batch = self.semantic.run({"text": [self.text.encode(text)], "prompt": [latents]}, [seed])
         reason = batch["stop"][0]
         batch |= {"given": batch["semantic"], "prompt_codes": [prompt.codes]}

@@ -17,13 +17,7 @@ from torch import Tensor, nn
 
 from slm_tokenizers.codec import Codec
 from slm_tokenizers.quantize.learn import LearnedCodebooks
-
-
-@dataclass
-class Reconstruction:
-    real: Tensor  # [B,1,N]
-    fake: Tensor  # [B,1,N]
-    losses: dict[str, Tensor]  # everything that does not need the waveform
+from slm_vocoders.learning import Reconstruction
 
 
 def distill(student: Tensor, teacher: Tensor) -> Tensor:

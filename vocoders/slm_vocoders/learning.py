@@ -19,10 +19,12 @@ from slm_vocoders.hifigan import HiFiGAN
 
 
 @dataclass
-class Made:
+class Reconstruction:
+    """What any learning maker of sound, vocoder or codec, hands to the adversarial stage."""
+
     real: Tensor  # [B,1,N]
     fake: Tensor  # [B,1,N]
-    losses: dict[str, Tensor]
+    losses: dict[str, Tensor]  # everything that does not need the waveform
 
 
 class LearningVocoder(nn.Module):
@@ -43,11 +45,11 @@ class LearningVocoder(nn.Module):
             raise SlmError("a vocoder on mel needs the mel's config, such as PRESETS['hifigan22k']")
         self.mel = None if self.on_codes else config.vocoder.mel.build()
 
-    def reconstruct(self, batch: dict) -> Made:
+    def reconstruct(self, batch: dict) -> Reconstruction:
         audio = batch["audio"]
         fake = self.vocoder(batch["codes"] if self.on_codes else self.mel(audio)).float()
         samples = min(audio.shape[-1], fake.shape[-1])  # a rest shorter than a hop has no frame
-        return Made(audio[..., :samples], fake[..., :samples], {})
+        return Reconstruction(audio[..., :samples], fake[..., :samples], {})
 
     @torch.no_grad()
     def write(self, out: Path) -> None:
