@@ -81,6 +81,7 @@ class Speaker:
             "pace": self.semantic.config.pace,
             "passes": list(self.acoustic.config.passes),
             "temperature": self.acoustic.config.temperature,
+            "mean": self.acoustic.config.mean,
             "piece": PIECE,
         }
 
@@ -148,10 +149,14 @@ class Speaker:
         batch = self.semantic.run({"text": [self.text.encode(text)], "prompt": [latents]}, [seed])
         reason = batch["stop"][0]
         batch |= {"given": batch["semantic"], "prompt_codes": [prompt.codes]}
-        codes = self.acoustic.run(batch, [seed])[self.model.recipe.speaks][0]  # [Q,T]
+        batch = self.acoustic.run(batch, [seed])
+        if "latent" in batch:
+            latent = batch["latent"][0].T  # [E,T]
+        else:
+            latent = self.codec.codebooks.decode(batch[self.model.recipe.speaks][0][None])[0]
         lead, tail = (int(batch["duration"][0][i]) for i in (0, -1))
-        codes = codes[:, max(0, lead - LEAD) : codes.shape[1] - max(0, tail - TAIL)]
-        audio = fade(self.codec.decode(codes[None])[0, 0], self.rate)
+        latent = latent[:, max(0, lead - LEAD) : latent.shape[1] - max(0, tail - TAIL)]
+        audio = fade(self.codec.sound(latent[None])[0, 0], self.rate)
         if not audio.isfinite().all() or audio.square().mean().sqrt() < 1e-3:
             return audio.nan_to_num(), "silence"
         return audio, reason

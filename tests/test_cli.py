@@ -177,13 +177,21 @@ def test_an_interrupted_command_exits_with_130_and_leaves_no_file(recording, tok
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_fingerprint_changes_with_any_weight():
+def test_a_fingerprint_changes_with_any_weight_that_makes_codes():
     layer = torch.nn.Linear(3, 3)
     first = codes.fingerprint(layer)
     assert first == codes.fingerprint(layer)
     with torch.no_grad():
         layer.bias[2] += 1e-6
     assert codes.fingerprint(layer) != first
+    both = torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 2), "decoder": torch.nn.Linear(2, 2)})
+    first = codes.fingerprint(both)
+    with torch.no_grad():
+        both["decoder"].bias += 1
+    assert codes.fingerprint(both) == first, "codes do not depend on who makes them sound"
+    with torch.no_grad():
+        both["encoder"].bias += 1
+    assert codes.fingerprint(both) != first
 
 
 @pytest.mark.parametrize(

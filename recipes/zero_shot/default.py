@@ -5,8 +5,10 @@
     slm speak "Hello." --voice prompt.wav --model runs/default
 
 VALL-E's two stages (Wang et al., 2023) with RALL-E's idea (Xin et al., 2024): the model says durations first and every
-later step knows its phone, so nothing can be skipped, repeated or go on for ever. The finer levels come by masked
-parallel decoding (SoundStorm, Borsos et al., 2023) with the prompt's codes in view.
+later step knows its phone, so nothing can be skipped, repeated or go on for ever. The finer levels are learned as masked
+parallel decoding (SoundStorm, Borsos et al., 2023) with the prompt's codes in view, and said as the mean of what they may
+be, which the codec's decoder then learns to make sound (recipes/codec/refined.py): with hours of speech instead of
+thousands, that is better understood than any draw.
 With Mamba-2 instead of a Transformer:  --set "stages.semantic.backbone=Mamba2.Config(dim=192, depth=8)"
 """
 
@@ -41,8 +43,7 @@ def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/co
                 backbone=Transformer.Config(dim, depth, heads, causal=False, adaptive=64),
                 guide=Guide.Config(),
                 voice=Voice.Config(dim=dim),
-                passes=(4, 2, 1),
-                temperature=0.3,
+                mean=True,
                 confuse=0.15,
             ),
         },

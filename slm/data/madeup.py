@@ -60,7 +60,10 @@ class MadeUpCrops:
             audio.append(samples[:, : frames * c.hop])
             teacher.append(text.repeat_interleave(duration)[:frames])
         batch = {"audio": torch.stack(audio), "teacher": torch.stack(teacher)}
-        return batch if self.codec is None else {**batch, "codes": self.codec.encode(batch["audio"])}
+        if self.codec is None:
+            return batch
+        codes = self.codec.encode(batch["audio"])
+        return {**batch, "codes": codes, "latent": self.codec.codebooks.decode(codes).transpose(1, 2)}
 
 
 @dataclass

@@ -65,11 +65,11 @@ class Utterances:
         others = [o for o in self.others[item.speaker] if o is not item]
         text, duration, codes = item.text, item.duration, item.codes
         if others:
-            prompt = self._piece(others[int(draw.integers(len(others)))].codes, draw)
+            prompt = self.piece(others[int(draw.integers(len(others)))].codes, draw)
         elif codes.shape[1] >= 2 * self.prompt[1]:
             text, duration, codes, prompt = self._split(item, int(draw.integers(*self.prompt, endpoint=True)))
         else:
-            prompt = self._piece(codes, draw)
+            prompt = self.piece(codes, draw)
         text, duration, codes = self._cut(text, duration, codes, draw)
         return {
             "text": text, "duration": duration, "semantic": codes[:1], "acoustic": codes,
@@ -80,7 +80,7 @@ class Utterances:
         """codes [Q,P] -> [P,E]"""
         return sum(self.embed[q][codes[q]] for q in range(len(codes)))
 
-    def _piece(self, codes: Tensor, draw: np.random.Generator) -> Tensor:
+    def piece(self, codes: Tensor, draw: np.random.Generator) -> Tensor:
         size = min(codes.shape[1], int(draw.integers(*self.prompt, endpoint=True)))
         start = int(draw.integers(codes.shape[1] - size + 1))
         return codes[:, start : start + size]

@@ -27,7 +27,9 @@ from slm.stage.lm import Stream
 class Masked(nn.Module):
     """Batch: codes [Q,T] of the target, `prompt_codes` [Q,P] of the same voice, and with a guide its text and durations.
 
-    run: `given` levels [G,T] and the prompt's codes -> all levels [Q,T].
+    run: `given` levels [G,T] and the prompt's codes -> all levels [Q,T]. With `mean` also `latent` [T,E]: of each level not the
+    likeliest code's vector but the mean of all codes' vectors, weighted with their probabilities. On little data that is
+    plainer speech than any one draw, and a decoder that has learned with it (slm_tokenizers/refined.py) makes it sound.
     """
 
     @dataclass
@@ -39,6 +41,7 @@ class Masked(nn.Module):
         voice: Voice.Config | None = None
         passes: tuple[int, ...] = (8, 4, 2, 1)  # a level, the last number for all further ones
         temperature: float = 0.8
+        mean: bool = False
         smooth: float = 0.0
         confuse: float = 0.0  # share of the known levels' codes that are wrong while training, as an earlier stage's may be
 
@@ -147,11 +150,29 @@ class Masked(nn.Module):
         rows, _, frames = given.shape
         codes = F.pad(given, (0, 0, 0, self.n_q - given.shape[1]))
         context = self.context(batch, lengths)
+        if self.config.mean:
+            codes, latent = self._mean(codes, lengths, context)
+            said = {"latent": [row[:n] for row, n in zip(latent, lengths.tolist())]}
+        else:
+            codes, said = self._draw(codes, lengths, context, seeds), {}
+        return {**batch, **said, self.config.codes: [codes[b, :, :n] for b, n in enumerate(lengths.tolist())]}
+
+    def _mean(self, codes: Tensor, lengths: Tensor, context: dict) -> tuple[Tensor, Tensor]:
+        """Every level in one pass, given the likeliest codes of those before it -> codes [B,Q,T], mean latent [B,T,E]"""
+        latent = self.latents(codes, self.config.known)
+        hidden = torch.arange(codes.shape[2], device=codes.device) < lengths[:, None]
+        for level in range(self.config.known, self.n_q):
+            scores = self.scores(codes, lengths, torch.full_like(lengths, level), hidden, context)
+            latent = latent + scores.softmax(-1) @ self.embed[level]
+            codes[:, level] = scores.argmax(-1)
+        return codes, latent
+
+    def _draw(self, codes: Tensor, lengths: Tensor, context: dict, seeds: list[int]) -> Tensor:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         for level in range(self.config.known, self.n_q):
             passes = self.config.passes[min(level - self.config.known, len(self.config.passes) - 1)]
             codes = self._say_level(codes, lengths, level, passes, context, generators)
-        return {**batch, self.config.codes: [codes[b, :, :n] for b, n in enumerate(lengths.tolist())]}
+        return codes
 
     def _say_level(self, codes: Tensor, lengths: Tensor, level: int, passes: int, context: dict, generators: list) -> Tensor:
         rows, _, frames = codes.shape

@@ -167,8 +167,13 @@ class Codec(nn.Module):
     @torch.no_grad()
     def decode(self, codes: Tensor, samples: int | None = None) -> Tensor:
         """codes [B,Q,T], any prefix of the levels -> audio [B,1,T*hop], cut to `samples`."""
-        audio = self.decoder(self.codebooks.decode(codes).transpose(1, 2))
+        audio = self.sound(self.codebooks.decode(codes))
         return audio if samples is None else audio[..., :samples]
+
+    @torch.no_grad()
+    def sound(self, latent: Tensor) -> Tensor:
+        """latent [B,D,T], codes' vectors summed or something near them -> audio [B,1,T*hop]"""
+        return self.decoder(latent.transpose(1, 2))
 
 
 def save(codec: Codec, folder: str | Path) -> None:
