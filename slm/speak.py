@@ -149,6 +149,8 @@ class Speaker:
         batch = self.semantic.run({"text": [self.text.encode(text)], "prompt": [latents]}, [seed])
         reason = batch["stop"][0]
         batch |= {"given": batch["semantic"], "prompt_codes": [prompt.codes]}
+        if "semantic_chances" in batch:
+            batch["given_chances"] = batch["semantic_chances"]
         batch = self.acoustic.run(batch, [seed])
         if "latent" in batch:
             latent = batch["latent"][0].T  # [E,T]

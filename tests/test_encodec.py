@@ -375,7 +375,7 @@ def test_anything_else_on_disk_is_one_sentence(tmp_path):
         "config.json is missing": lambda path: path.mkdir(),
         "not readable as JSON": lambda path: folder(path, '{"model_type": '),
         "a JSON object is needed": lambda path: folder(path, "[]"),
-        "'model_type': 'mimi'": lambda path: folder(path, '{"model_type": "mimi"}'),
+        "'model_type': 'xcodec'": lambda path: folder(path, '{"model_type": "xcodec"}'),
         "it says neither": lambda path: folder(path, "{}"),
         "model.safetensors is missing": lambda path: folder(path, '{"model_type": "encodec"}'),
         "not a file of tensors": lambda path: path.write_text("hello"),

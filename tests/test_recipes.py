@@ -22,7 +22,8 @@ from slm.train.run import train_recipe
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.py"))
 SYSTEMS = [path for path in RECIPES if "semantic" in recipe.load(path).small().stages]
-SOUNDS = [path for path in RECIPES if path not in SYSTEMS]
+ENCODERS = [path for path in RECIPES if path.parent.name == "represent"]
+SOUNDS = [path for path in RECIPES if path not in SYSTEMS + ENCODERS]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
@@ -69,6 +70,21 @@ def test_a_small_codec_or_vocoder_trains_saves_and_loads(path, tmp_path):
         on_codes = isinstance(vocoder, slm_vocoders.CodeHiFiGAN)
         made = vocoder(torch.zeros(1, 2, 9, dtype=torch.long) if on_codes else torch.zeros(1, 80, 9))
     assert made.isfinite().all() and made.shape[:2] == (1, 1) and made.shape[2] in (9 * 320, 9 * 256)
+
+
+@pytest.mark.parametrize("path", ENCODERS, ids=lambda p: p.stem)
+def test_a_small_encoder_or_units_train_save_and_load(path, tmp_path):
+    from slm_tokenizers.semantic.units import Units
+
+    audio = torch.randn(1, 1, 4000)
+    for stage in recipe.load(path).small().stages:
+        losses = train_recipe(path, stage, tmp_path, small=True, quiet=True)
+        assert losses and all(map(math.isfinite, losses[-1].values()))
+        made = slm_tokenizers.load(tmp_path / stage)
+        heard = made.encode(audio) if isinstance(made, Units) else made(audio).out
+        assert len(heard.flatten()) > 0 and heard.isfinite().all()
+        with pytest.raises(SlmError, match="--resume"):
+            train_recipe(path, stage, tmp_path, small=True, quiet=True)
 
 
 def test_training_then_loading_is_the_trained_stage(tmp_path):

@@ -1,6 +1,7 @@
 """A decoder that learns further: what it is taught on, that codes stay, and the mean latents that it makes sound."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -71,6 +72,25 @@ def test_a_row_s_mean_latent_does_not_depend_on_its_batch_mates(teller):
         torch.testing.assert_close(row, alone, atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_the_chances_of_a_drawn_level_are_told_and_their_mean_is_heard(teller):
+    model = load(teller)
+    acoustic, batch = said(teller)
+    given = {key: batch[key] for key in ("text", "duration", "prompt")}
+    drawn = model.stages["semantic"].run(given, [0, 1, 2])
+    chances = drawn["semantic_chances"]
+    for row, codes in zip(chances, drawn["semantic"]):
+        assert row.shape == (len(codes), acoustic.card)
+        torch.testing.assert_close(row.sum(-1), torch.ones(len(codes)))
+    for i, row in enumerate(chances):
+        alone = model.stages["semantic"].run({key: value[i : i + 1] for key, value in given.items()}, [i])["semantic_chances"][0]
+        torch.testing.assert_close(row, alone, atol=1e-5, rtol=1e-4)
+    batch = batch | {"given": [codes[None] for codes in drawn["semantic"]]}
+    hard, soft = (acoustic.run(b, [0, 1, 2])["latent"] for b in (batch, batch | {"given_chances": chances}))
+    for h, s, codes, row in zip(hard, soft, drawn["semantic"], chances):
+        torch.testing.assert_close(s - h, row @ acoustic.embed[0] - acoustic.embed[0][codes], atol=1e-4, rtol=1e-4)
+
+
 def test_a_decoder_learns_further_and_every_code_stays(tmp_path, teller):
     before = slm_tokenizers.load(teller / "codec")
     small = recipes.load(REFINED).small()
@@ -132,9 +152,14 @@ def test_what_a_model_says_is_said_once_and_kept(corpus, teller, tmp_path, monke
     assert clip.latent.shape == (clip.codes.shape[1], crops.codec.config.dim) and clip.latent.isfinite().all()
 
 
-def test_a_model_that_says_codes_cannot_teach_a_decoder(corpus, small_model, tmp_path):
+def test_a_model_that_says_codes_cannot_teach_a_decoder(corpus, teller, tmp_path):
+    other = tmp_path / "says codes"
+    shutil.copytree(teller, other)
+    described = json.loads((other / "config.json").read_text())
+    described["stages"]["acoustic"]["mean"] = False
+    (other / "config.json").write_text(json.dumps(described))
     with pytest.raises(SlmError, match="mean=True"):
-        told(corpus, small_model, tmp_path)
+        told(corpus, other, tmp_path)
 
 
 def test_a_model_of_another_codec_cannot_teach_a_decoder(corpus, teller, tmp_path):

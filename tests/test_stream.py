@@ -295,6 +295,19 @@ def test_repetition_lowers_only_ids_inside_the_window():
     assert sample(-logits - 1, Sampling(0, repetition=9), [], history=torch.tensor([[2]])).item() == 1  # -0.5 * 9 loses to -2.9
 
 
+@pytest.mark.parametrize("temperature, top_k", [(1.0, 0), (0.5, 0), (1.0, 3)])
+def test_a_mean_is_the_legal_ids_weighted_with_their_probabilities(temperature, top_k):
+    logits, legal = torch.randn(6, 20, generator=torch.Generator().manual_seed(3)) * 2, torch.arange(20) > 4
+    said = sample(logits, Sampling(temperature, top_k, 1.0, mean=True), [], legal)
+    for row, id in zip(logits, said.tolist()):
+        chances = (row.masked_fill(~legal, float("-inf")).double() / temperature).softmax(0)
+        if top_k:
+            chances[chances < chances.topk(top_k).values[-1]] = 0
+        expected = sum(i * float(c) for i, c in enumerate(chances)) / float(chances.sum())
+        assert id == round(expected) and legal[id]
+    assert (said != logits.masked_fill(~legal, float("-inf")).argmax(-1)).any(), "a mean that is the likeliest id would prove nothing"
+
+
 def test_logits_that_allow_no_draw_are_an_error():
     good = torch.zeros(2, 4)
     with pytest.raises(SlmError, match="row 1 of the logits"):

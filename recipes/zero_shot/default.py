@@ -6,9 +6,9 @@
 
 VALL-E's two stages (Wang et al., 2023) with RALL-E's idea (Xin et al., 2024): the model says durations first and every
 later step knows its phone, so nothing can be skipped, repeated or go on for ever. The finer levels are learned as masked
-parallel decoding (SoundStorm, Borsos et al., 2023) with the prompt's codes in view, and said as the mean of what they may
-be, which the codec's decoder then learns to make sound (recipes/codec/refined.py): with hours of speech instead of
-thousands, that is better understood than any draw.
+parallel decoding (SoundStorm, Borsos et al., 2023) with the prompt's codes in view. Durations and the vectors of all levels
+are said as the mean of what they may be, and the codec's decoder then learns to make that sound (recipes/codec/refined.py):
+with hours of speech instead of thousands, a mean is better understood than any draw.
 With Mamba-2 instead of a Transformer:  --set "stages.semantic.backbone=Mamba2.Config(dim=192, depth=8)"
 """
 
@@ -28,7 +28,7 @@ from slm_tokenizers.codec import Codec
 from slm_tokenizers.text.phonemes import Phonemes
 
 PARTS = [Part("text", learn=False), Part("duration"), Part("semantic")]
-SAMPLING = {"duration": Sampling(temperature=0.3, top_p=0.9), "semantic": Sampling(temperature=0.4, top_p=0.8)}
+SAMPLING = {"duration": Sampling(temperature=1.0, top_p=1.0, mean=True), "semantic": Sampling(temperature=0.4, top_p=0.8)}
 
 
 def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/codec/codec") -> Recipe:
@@ -37,7 +37,14 @@ def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/co
         tokenizers={"text": Phonemes.Config(), "acoustic": codec},
         stages={
             "semantic": LM.Config(
-                PARTS, Transformer.Config(dim, depth, heads), Guide.Config(), Voice.Config(dim=dim), SAMPLING, pace=1.1, confuse=0.2
+                PARTS,
+                Transformer.Config(dim, depth, heads),
+                Guide.Config(),
+                Voice.Config(dim=dim),
+                SAMPLING,
+                tell=("semantic",),
+                pace=1.1,
+                confuse=0.2,
             ),
             "acoustic": Masked.Config(
                 backbone=Transformer.Config(dim, depth, heads, causal=False, adaptive=64),

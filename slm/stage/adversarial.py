@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slm_vocoders.balancer import Balancer
 from slm_vocoders.discriminators import Judgement, MultiSTFT
 from slm_vocoders.losses import MultiMel, feature_match, lsgan_d, lsgan_g, multi_stft
 
@@ -34,6 +35,8 @@ class Adversarial(nn.Module):
         feature: float = 2.0
         begin: int = 0  # first step with discriminators; -1: never
         discriminators: list = field(default_factory=lambda: [MultiSTFT.Config()])
+        loudness: float = 0.0  # root mean square at which the critics hear each row of real audio, and its copy alike; 0: as it is
+        balance: bool = False  # mel, stft, adversarial and feature become shares of the gradient at the audio (EnCodec's balancer)
 
         def build(self, streams: dict | None = None) -> "Adversarial":
             """`streams` is what other stages must know; this one makes a stream and needs none."""
@@ -45,6 +48,7 @@ class Adversarial(nn.Module):
         self.generator = config.generator.build()
         self.discriminators = nn.ModuleList(d.build() for d in config.discriminators) if config.begin >= 0 else None
         self.spectra = config.spectra.build()
+        self.balancer = Balancer(("mel", "stft", "adversarial", "feature")) if config.balance else None
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self._made: tuple[Tensor, Tensor] | None = None  # the generator's step hands its audio to the discriminators'
 
@@ -64,26 +68,35 @@ class Adversarial(nn.Module):
     def generator_loss(self, batch: dict) -> dict[str, Tensor]:
         c = self.config
         made = self.generator.reconstruct(batch)
-        self._made = (made.real, made.fake.detach())
-        losses = dict(made.losses)
+        gain = self.gain(made.real)
+        self._made = (made.real * gain, made.fake.detach() * gain)
+        losses = {}
         losses["mel"] = c.mel * self.spectra(made.real, made.fake)
         if c.stft:
             losses["stft"] = c.stft * multi_stft(made.real, made.fake)
         if self.playing:
             with torch.no_grad():
-                real = self.judge(made.real)
-            fake = self.judge(made.fake)
+                real = self.judge(made.real * gain)
+            fake = self.judge(made.fake * gain)
             losses["adversarial"] = c.adversarial * lsgan_g(fake) / len(fake)
             losses["feature"] = c.feature * feature_match(real, fake, relative=True)
         if self.training:
             self.updates += 1
-        return losses
+        if self.balancer is not None:
+            losses = self.balancer(losses, {name: getattr(c, name) for name in losses}, made.fake)
+        return made.losses | losses
 
     def discriminator_loss(self, batch: dict) -> dict[str, Tensor]:
         if not self.playing:
             return {}
         real, fake = (self.judge(audio) for audio in self._made)
         return {"discriminator": lsgan_d(real, fake) / len(real)}
+
+    def gain(self, real: Tensor) -> Tensor | float:
+        """real [B,1,N] -> what it is multiplied with for the critics [B,1,1]; silence stays silent."""
+        if not self.config.loudness:
+            return 1.0
+        return self.config.loudness / real.square().mean(-1, keepdim=True).sqrt().clamp(min=0.01)
 
     def judge(self, audio: Tensor) -> Judgement:
         return [answer for d in self.discriminators for answer in d(audio)]

@@ -47,6 +47,7 @@ class LM(nn.Module):
         guide: Guide.Config | None = None
         voice: Voice.Config | None = None
         sampling: dict[str, Sampling] = field(default_factory=dict)  # by part
+        tell: tuple[str, ...] = ()  # parts whose codes' probabilities [T,C] are told beside what was drawn, as NAME_chances
         pace: float = 1.0  # durations are said this much longer than drawn
         cap: float = 30.0  # steps a phone, for parts whose length nothing else decides
         smooth: float = 0.0  # label smoothing
@@ -67,6 +68,9 @@ class LM(nn.Module):
         self.head = nn.Linear(dim, self.vocabulary.size)
         nn.init.normal_(self.embed.weight, std=0.3)
         nn.init.normal_(self.head.weight, std=0.02)
+        for part in (part for part in self.parts if part.name in config.tell):
+            if part.end or self.streams[part.name].n_q > 1:
+                raise SlmError(f"the chances of part {part.name!r} cannot be told: it has several levels, or an end of its own")
         self.voice = config.voice.build() if config.voice else None
         self.guide = config.guide.build(self.streams[config.guide.text].card, dim) if config.guide else None
 
@@ -169,7 +173,10 @@ class LM(nn.Module):
 
     @torch.no_grad()
     def run(self, batch: dict, seeds: list[int]) -> dict:
-        """Say the learned parts the batch lacks, in order. Returns the batch with them and `stop`, a reason a row."""
+        """Say the learned parts the batch lacks, in order. Returns the batch with them and `stop`, a reason a row.
+
+        With `tell` also NAME_chances, rows [T,C]: how probable each code was where one was drawn, before temperature and top-p.
+        """
         for part in self.parts:
             if part.name not in batch and not part.learn:
                 raise SlmError(f"the stage needs {part.name!r} and was not given it")

@@ -28,8 +28,9 @@ class Masked(nn.Module):
     """Batch: codes [Q,T] of the target, `prompt_codes` [Q,P] of the same voice, and with a guide its text and durations.
 
     run: `given` levels [G,T] and the prompt's codes -> all levels [Q,T]. With `mean` also `latent` [T,E]: of each level not the
-    likeliest code's vector but the mean of all codes' vectors, weighted with their probabilities. On little data that is
-    plainer speech than any one draw, and a decoder that has learned with it (slm_tokenizers/refined.py) makes it sound.
+    likeliest code's vector but the mean of all codes' vectors, weighted with their probabilities; of a given first level too, if
+    the batch has its `given_chances` [T,C]. On little data that is plainer speech than any one draw, and a decoder that has
+    learned with it (slm_tokenizers/refined.py) makes it sound.
     """
 
     @dataclass
@@ -151,15 +152,20 @@ class Masked(nn.Module):
         codes = F.pad(given, (0, 0, 0, self.n_q - given.shape[1]))
         context = self.context(batch, lengths)
         if self.config.mean:
-            codes, latent = self._mean(codes, lengths, context)
+            codes, latent = self._mean(codes, lengths, context, batch.get("given_chances"))
             said = {"latent": [row[:n] for row, n in zip(latent, lengths.tolist())]}
         else:
             codes, said = self._draw(codes, lengths, context, seeds), {}
         return {**batch, **said, self.config.codes: [codes[b, :, :n] for b, n in enumerate(lengths.tolist())]}
 
-    def _mean(self, codes: Tensor, lengths: Tensor, context: dict) -> tuple[Tensor, Tensor]:
+    def _mean(self, codes: Tensor, lengths: Tensor, context: dict, chances: list[Tensor] | None) -> tuple[Tensor, Tensor]:
         """Every level in one pass, given the likeliest codes of those before it -> codes [B,Q,T], mean latent [B,T,E]"""
-        latent = self.latents(codes, self.config.known)
+        if chances is None:
+            latent = self.latents(codes, self.config.known)
+        elif self.config.known == 1:
+            latent = pad(chances, dim=0)[0] @ self.embed[0]
+        else:
+            raise SlmError(f"chances of one level were given, but {self.config.known} levels are known")
         hidden = torch.arange(codes.shape[2], device=codes.device) < lengths[:, None]
         for level in range(self.config.known, self.n_q):
             scores = self.scores(codes, lengths, torch.full_like(lengths, level), hidden, context)

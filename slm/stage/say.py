@@ -41,8 +41,10 @@ def say(lm: "LM", batch: dict, seeds: list[int]) -> dict:
     _, state = lm.backbone(lm.inputs(merged.ids, lm.hints(batch, merged)), lm.backbone.start(rows, device=device), even)
     stops = ["end"] * rows
     for part in wanted:
-        said, state, reasons = _say_part(lm, part, batch, features, voice, state, generators)
+        said, chances, state, reasons = _say_part(lm, part, batch, features, voice, state, generators)
         batch[part.name] = said
+        if chances:
+            batch[f"{part.name}_chances"] = chances
         stops = [new if new != "end" else old for old, new in zip(stops, reasons)]
     batch["stop"] = stops
     return batch
@@ -63,6 +65,7 @@ def _say_part(
     rows, device = len(generators), lm.head.weight.device
     ids = torch.full((rows, 1), lm.vocabulary.marker(part.name), device=device)
     spoken: list[list[int]] = [[] for _ in range(rows)]
+    told: list[list[Tensor]] = [[] for _ in range(rows)]
     reasons = ["" for _ in range(rows)]
     alone = rows == 1
     for step in range(max(steps) + 1):
@@ -80,7 +83,11 @@ def _say_part(
             break
         allowed = legal[step % levels]
         going = [row for row in range(rows) if not reasons[row]]  # a finished row draws no more: its seed is its own
-        drawn = allowed[sample(lm.score(hidden[going, -1], allowed).float(), sampling, [generators[row] for row in going])]
+        scores = lm.score(hidden[going, -1], allowed).float()
+        if part.name in lm.config.tell:
+            for row, chances in zip(going, scores.softmax(-1)):
+                told[row].append(chances)
+        drawn = allowed[sample(scores, sampling, [generators[row] for row in going])]
         if lm.config.guide and part.name == lm.config.guide.duration and lm.config.pace != 1:
             drawn = _stretched(drawn, lm.vocabulary.range(part.name), lm.config.pace)
         ids = ids.clone()
@@ -92,7 +99,8 @@ def _say_part(
             spoken[row].append(id)
             if not fixed and step % CHECK == CHECK - 1 and looping(spoken[row]):
                 reasons[row] = "loop"
-    return [_codes(lm, part, row, levels, device) for row in spoken], state, reasons
+    chances = [torch.stack(row) for row in told] if part.name in lm.config.tell else []
+    return [_codes(lm, part, row, levels, device) for row in spoken], chances, state, reasons
 
 
 def _stretched(ids: Tensor, reach: tuple[int, int], pace: float) -> Tensor:

@@ -34,6 +34,8 @@ class Sampling:
     top_p              keeps the fewest likeliest ids whose probabilities sum to at least this; 1 keeps all
     repetition         divides positive and multiplies negative logits of ids in the history; 1 is off
     repetition_window  how many of the last ids of the history count; 0 counts all
+    mean               takes no draw but the mean of the ids, weighted with what the above leaves of their probabilities, rounded: for
+                       streams whose ids are numbers, such as durations; a temperature of 1 and a top_p of 1 give the model's own mean
     """
 
     temperature: float = 0.8
@@ -41,6 +43,7 @@ class Sampling:
     top_p: float = 0.95
     repetition: float = 1.0
     repetition_window: int = 0
+    mean: bool = False
 
     def __post_init__(self) -> None:
         _require(0 <= self.temperature < math.inf, "temperature", self.temperature, "a finite number of at least 0")
@@ -49,6 +52,7 @@ class Sampling:
         _require(0 < self.repetition < math.inf, "repetition", self.repetition, "a finite number above 0")
         window = self.repetition_window
         _require(isinstance(window, int) and window >= 0, "repetition_window", window, "a whole number of at least 0")
+        _require(not (self.mean and self.temperature == 0), "temperature", self.temperature, "above 0 where mean is true")
 
 
 def sample(
@@ -60,7 +64,7 @@ def sample(
 ) -> Tensor:
     """logits [B, V], one generator a row, legal bool [V] or [B, V], history [B, H] of ids (negative: padding) -> ids [B].
 
-    Temperature 0 leaves the generators as they are; otherwise each gives one number.
+    Temperature 0 and a mean leave the generators as they are; otherwise each gives one number.
     Raises SlmError if a row has no legal id with a finite logit, a logit that is not a number, or no generator.
     """
     logits = logits.double()
@@ -74,9 +78,12 @@ def sample(
     logits, ids = logits.sort(dim=-1, descending=True, stable=True)  # ties go to the lower id
     if sampling.temperature == 0:
         return ids[:, 0]
+    kept = _keep((logits - logits[:, :1]) / sampling.temperature, sampling)
+    if sampling.mean:
+        return ((kept * ids).sum(-1) / kept.sum(-1)).round().long()
     if len(generators) != len(logits):
         raise SlmError(f"{len(generators)} generators were given for {len(logits)} rows; each row needs its own")
-    cumulated = _keep((logits - logits[:, :1]) / sampling.temperature, sampling).cumsum(-1)
+    cumulated = kept.cumsum(-1)
     uniform = torch.stack([torch.rand((), generator=g, device=g.device, dtype=torch.double).to(logits.device) for g in generators])
     total = cumulated[:, -1]
     threshold = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))  # rounding must not pass the last id

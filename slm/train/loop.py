@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -50,6 +50,7 @@ class Train:
     seed: int = 0
     every: int = 200
     show_every: int = 0
+    rates: dict[str, float] = field(default_factory=dict)  # a player's learning rate as a multiple of `lr`
 
 
 class Data(Protocol):
@@ -116,7 +117,7 @@ def _update(wrapped, data, c: Train, step: int, accelerator, players, optimisers
             p.requires_grad_(False)
         optim = optimisers[name]
         for group in optim.param_groups:
-            group["lr"] = c.lr * rate_at(c, step)
+            group["lr"] = c.lr * c.rates.get(name, 1.0) * rate_at(c, step)
         optim.zero_grad(set_to_none=True)
         for part in range(c.accumulate):
             rank, world, turn = accelerator.process_index, accelerator.num_processes, step * c.accumulate + part

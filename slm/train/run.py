@@ -2,6 +2,7 @@
 
 OUT/STAGE/checkpoints   while it trains          OUT/STAGE/losses.jsonl, OUT/STAGE/log   what it showed
 OUT/config.json, OUT/STAGE.safetensors, OUT/codec/                                       what `slm speak --model OUT` loads
+OUT/STAGE/config.json, OUT/STAGE/model.safetensors                                       an encoder or units, for `slm_tokenizers.load`
 """
 
 from __future__ import annotations
@@ -24,12 +25,11 @@ from slm.train.loop import fit
 def tokenizers(recipe: Recipe) -> dict[str, Any]:
     """The recipe's tokenizers: trained ones from their folders, the others built, the same each time."""
     from slm_tokenizers import load
-    from slm_tokenizers.codec import Codec
 
     torch.manual_seed(0)
     built = {name: load(made) if isinstance(made, str) else made.build() for name, made in recipe.tokenizers.items()}
     for tokenizer in built.values():
-        if isinstance(tokenizer, Codec):
+        if hasattr(tokenizer, "as_stored"):
             tokenizer.as_stored()
         if isinstance(tokenizer, nn.Module):
             tokenizer.eval().requires_grad_(False)
@@ -63,25 +63,32 @@ def train_recipe(
         recipe = change(recipe, text)
     name, out = recipe.stage(stage), Path(out)
     run = out / name
-    if not resume and latest(run):
+    if not resume and (latest(run) or (run / "config.json").exists()):
         raise SlmError(f"{run} already holds a run; give --resume to go on with it, or another --out")
     built = tokenizers(recipe)
     module = recipe.stages[name].build(streams(built))
     data = recipe.data[name].build(built)
-    history = fit(module, data, recipe.train[name], run, resume, quiet)
-    average = latest(run) / "average.safetensors"
-    if average.exists():
-        module.load_state_dict(read(average))
+    train = recipe.train[name]
+    # what is not learned by gradients, such as clusters, fits itself
+    history = module.fit(data, train) if hasattr(module, "fit") else fit(module, data, train, run, resume, quiet)
+    last = latest(run)
+    if last and (last / "average.safetensors").exists():
+        module.load_state_dict(read(last / "average.safetensors"))
     module.eval()
     finish(recipe, name, module, built, out)
     return history
 
 
 def finish(recipe: Recipe, name: str, module: nn.Module, built: dict[str, Any], out: Path) -> None:
-    """Write the trained stage: a codec or a vocoder as a folder of its own, a stage of a system into the system's folder."""
+    """Write the trained stage: a codec or a vocoder as a folder of its own, a stage of a system into the system's folder.
+
+    What is neither, such as an encoder, has `write` and goes beside its checkpoints.
+    """
     from slm import model
 
     if hasattr(module, "generator"):
         module.generator.write(out)
+    elif hasattr(module, "write"):
+        module.write(out / name)
     else:
         model.save_stage(recipe, name, module, built, out)

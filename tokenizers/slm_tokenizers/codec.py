@@ -12,15 +12,14 @@ a CPU can train it and speaks much faster than real time. All layers look at a f
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slm.errors import SlmError
+from slm_tokenizers import stored
 from slm_tokenizers.quantize.residual import Codebooks
 
 KERNEL = 7
@@ -140,12 +139,9 @@ class Codec(nn.Module):
         spill = -(-c.n_fft // (c.hop // c.fine))  # fine frames that overlap in the iSTFT
         return c.dec_low * side + -(-(c.dec_high * side + spill) // c.fine) + 1
 
-    @torch.no_grad()
     def as_stored(self) -> "Codec":
         """Rounds the weights to what `save` writes, so that codes made now are those of the codec that is loaded later."""
-        for parameter in self.parameters():
-            parameter.copy_(parameter.bfloat16())
-        return self
+        return stored.rounded(self)
 
     def frames(self, samples: int) -> int:
         return -(-samples // self.hop)
@@ -176,33 +172,4 @@ class Codec(nn.Module):
         return self.decoder(latent.transpose(1, 2))
 
 
-def save(codec: Codec, folder: str | Path) -> None:
-    """Write config.json and model.safetensors; weights in bfloat16, codebooks in float32, so that ids stay what they were."""
-    from safetensors.torch import save as to_bytes
-
-    from slm.config import to_dict
-    from slm.data.replacing import replacing
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    described = {"class": "slm_tokenizers.codec.Codec", "config": to_dict(codec.config)}
-    weights = {name: (t if name == "codebooks.embed" else t.bfloat16()).cpu().contiguous() for name, t in codec.state_dict().items()}
-    with replacing(folder / "model.safetensors") as temporary:
-        temporary.write_bytes(to_bytes(weights))
-    with replacing(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(described, indent=1))
-
-
-def load(folder: str | Path) -> Codec:
-    """A folder that `save` wrote -> Codec. SlmError if it is incomplete, damaged or does not fit."""
-    from slm.config import from_dict
-    from slm.train.checkpoint import check, read
-
-    folder = Path(folder)
-    try:
-        described = json.loads((folder / "config.json").read_text())["config"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise SlmError(f"{folder}/config.json is missing or damaged") from None
-    codec = from_dict(described).build()
-    check(codec, read(folder / "model.safetensors"), f"{folder}/model.safetensors")
-    return codec.eval()
+save, load = stored.save, stored.load

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from slm.errors import SlmError
 from slm_tokenizers.quantize.residual import Codebooks
 from slm_tokenizers.seanet import Decoder, Encoder, Shape
+from slm_tokenizers.streaming import StreamDecoder, StreamEncoder
 
 
 @dataclass
@@ -128,6 +129,18 @@ class Encodec(nn.Module):
     def decode_chunk(self, chunk: Chunk) -> Tensor:
         audio = self.decoder(self.quantizer.decode(chunk.codes))
         return audio if chunk.scale is None else audio * chunk.scale
+
+    def stream_encoder(self, bandwidth: float | None = None) -> StreamEncoder:
+        """A new recording, coded as it comes, with the codes of `encode`. SlmError if this model is not causal."""
+        made = StreamEncoder(self.encoder, self.quantizer, self.channels, self.hop, self.levels(bandwidth))
+        self.check_whole("encode_chunks")
+        return made
+
+    def stream_decoder(self, samples: int | None = None) -> StreamDecoder:
+        """New codes, decoded as they come, with the audio of `decode`. SlmError if this model is not causal."""
+        made = StreamDecoder(self.decoder, self.quantizer, self.hop, samples)
+        self.check_whole("decode_chunks")
+        return made
 
     def levels(self, bandwidth: float | None) -> int:
         if bandwidth is None:

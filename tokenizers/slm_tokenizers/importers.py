@@ -4,17 +4,26 @@ Both become the transformers names first. Two things differ from our modules: we
 (weight_g, weight_v), and each of the Q codebooks [C,D] is a tensor of its own, with the statistics of its training beside it.
 """
 
-import json
-import pickle
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from slm.errors import SlmError
 from slm_tokenizers.encodec import Encodec, stereo_48khz
+from slm_tokenizers.reading import (
+    Named,
+    Report,
+    fill,
+    read_config,
+    read_safetensors,
+    read_torch,
+    renamed,
+    require,
+    state_dict,
+    weights_file,
+)
 
 TH_NAMES = [
     (r"\.model\.", ".layers."),
@@ -33,25 +42,6 @@ FIXED = {
 
 
 @dataclass
-class Report:
-    """What became of each tensor. Names are the model's, with quantizer.layers.Q.codebook.embed for level Q of the codebooks."""
-
-    mapped: dict[str, str] = field(default_factory=dict)  # name -> name in the file
-    unused: list[str] = field(default_factory=list)  # in the file, needed only to go on training the codebooks
-    missing: list[str] = field(default_factory=list)  # in the model, not in the file
-    unexpected: list[str] = field(default_factory=list)  # in the file, not in the model; named as in the file
-    reshaped: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)  # name -> shape in the file, shape needed; not loaded
-
-    @property
-    def complete(self) -> bool:
-        return not (self.missing or self.unexpected or self.reshaped)
-
-    def __str__(self) -> str:
-        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": list(self.reshaped)}
-        return ", ".join(f"{len(names)} {kind} (such as {names[0]})" for kind, names in kinds.items() if names) or "all fit"
-
-
-@dataclass
 class Imported:
     model: Encodec
     report: Report
@@ -64,52 +54,33 @@ def encodec_from_th(path: str | Path, config: Encodec.Config | None = None, stri
     the 48 kHz one, in any width and with any codebooks. Only tensors are read, pickled objects are refused.
     SlmError if the file is something else, or does not fit; with strict=False the report tells what did not.
     """
-    theirs = {rename(name, TH_NAMES + OLD_WEIGHT_NORM): (name, tensor) for name, tensor in read_th(Path(path)).items()}
+    return encodec_from_held(read_torch(Path(path)), path, config, strict)
+
+
+def encodec_from_held(held: object, path: str | Path, config: Encodec.Config | None = None, strict: bool = True) -> Imported:
+    """As `encodec_from_th`, of what `read_torch` returned."""
+    theirs = renamed(state_dict(held, path), TH_NAMES + OLD_WEIGHT_NORM)
     model = (config or published_config(theirs, path)).build()
-    return Imported(model, fill(model, theirs, path, strict))
+    return Imported(model, fill(targets(model), theirs, path, "EnCodec", strict, STATISTICS))
 
 
 def encodec_from_transformers(folder: str | Path, strict: bool = True) -> Imported:
     """A folder with config.json and model.safetensors, as `EncodecModel.save_pretrained` leaves it. Errors as above."""
     folder = Path(folder)
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise SlmError(f"{folder}: model.safetensors is missing (pickled weights such as pytorch_model.bin are not read)")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model = transformers_config(config, folder).build()
-    theirs = {rename(name, OLD_WEIGHT_NORM): (name, tensor) for name, tensor in read_safetensors(weights).items()}
-    return Imported(model, fill(model, theirs, weights, strict))
+    weights = weights_file(folder)
+    model = transformers_config(read_config(folder), folder).build()
+    theirs = renamed(read_safetensors(weights), OLD_WEIGHT_NORM)
+    return Imported(model, fill(targets(model), theirs, weights, "EnCodec", strict, STATISTICS))
 
 
-def read_th(path: Path) -> dict[str, Tensor]:
-    """The tensors of a torch file by name, on the CPU; SlmError if it is damaged or holds anything but tensors."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise SlmError(f"{path}: not a file of tensors that torch can read (damaged, another format, or pickled objects)") from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise SlmError(f"{path}: a state dict of tensors is needed, this holds something else")
-    return {str(name): tensor for name, tensor in state.items()}
+def targets(model: Encodec) -> dict[str, Tensor]:
+    """The model's tensors by name, each codebook being a view of one level; they share the storage of the parameters."""
+    ours = model.state_dict()
+    embed = ours.pop("quantizer.embed")
+    return ours | {f"quantizer.layers.{q}.codebook.embed": level for q, level in enumerate(embed)}
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name, on the CPU; SlmError if it is truncated or not one."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise SlmError(f"{path}: not a whole safetensors file ({error})") from error
-
-
-def rename(name: str, rules: list[tuple[str, str]]) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def published_config(theirs: dict[str, tuple[str, Tensor]], path: str | Path) -> Encodec.Config:
+def published_config(theirs: Named, path: str | Path) -> Encodec.Config:
     """Which published model this is, by its norm, with the widths read off the shapes of its tensors."""
     grouped = "encoder.layers.0.norm.weight" in theirs
     first = "encoder.layers.0.conv.weight" if grouped else "encoder.layers.0.conv.parametrizations.weight.original1"
@@ -125,10 +96,7 @@ def published_config(theirs: dict[str, tuple[str, Tensor]], path: str | Path) ->
 
 def transformers_config(config: dict, folder: Path) -> Encodec.Config:
     """Our Config of a transformers config.json; SlmError if a field says what no published EnCodec does."""
-    fixed = FIXED | {"codebook_dim": config.get("hidden_size", 128)}
-    for key, value in fixed.items():
-        if config.get(key, value) not in (value, None):
-            raise SlmError(f"{folder}/config.json: {key} is {config[key]!r} but only {value!r} is supported")
+    require(config, FIXED | {"codebook_dim": config.get("hidden_size", 128)}, folder / "config.json")
     try:
         ours = Encodec.Config(
             rate=int(config.get("sampling_rate", 24_000)),
@@ -149,25 +117,3 @@ def transformers_config(config: dict, folder: Path) -> Encodec.Config:
     except (TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise SlmError(f"{folder}/config.json: a field has a value that EnCodec cannot have ({error})") from error
     return ours
-
-
-@torch.no_grad()
-def fill(model: Encodec, theirs: dict[str, tuple[str, Tensor]], path: str | Path, strict: bool) -> Report:
-    """Copies into the model what fits it. In strict mode SlmError, before anything is copied, unless all does."""
-    # These tensors share the storage of the parameters, each codebook being a view of one level.
-    ours = model.state_dict()
-    ours |= {f"quantizer.layers.{q}.codebook.embed": embed for q, embed in enumerate(ours.pop("quantizer.embed"))}
-    report = Report()
-    for name, (original, tensor) in theirs.items():
-        if name not in ours:
-            (report.unused if STATISTICS.fullmatch(name) else report.unexpected).append(original)
-        elif tensor.shape != ours[name].shape:
-            report.reshaped[name] = (list(tensor.shape), list(ours[name].shape))
-        else:
-            report.mapped[name] = original
-    report.missing = [name for name in ours if name not in theirs]
-    if strict and not report.complete:
-        raise SlmError(f"{path}: the tensors do not fit this EnCodec: {report}")
-    for name in report.mapped:
-        ours[name].copy_(theirs[name][1])
-    return report

@@ -1,13 +1,14 @@
 """A path in, a tokenizer out: recognises what lies on disk by its content, never by its name.
 
-- a folder whose config.json says "class": "slm_tokenizers.codec.Codec" is our own codec;
-- a folder whose config.json says "model_type": "encodec" is EnCodec, saved by transformers;
-- a file is EnCodec, a state dict of the `encodec` package.
+- a folder whose config.json says "class": "slm_tokenizers.codec.Codec", or another class of this package, is one that we trained;
+- a folder whose config.json says "model_type": "encodec", "dac" or "mimi" is that codec, saved by transformers;
+- a folder whose config.json has "strides" and "semantic_dimension" is SpeechTokenizer, as its authors saved it;
+- a file is DAC, from the `descript-audio-codec` package, if it holds a state dict beside the model's arguments;
+- any other file is EnCodec, a state dict of the `encodec` package.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,13 @@ from slm.errors import SlmError
 if TYPE_CHECKING:
     from torch import nn
 
-CODEC = "slm_tokenizers.codec.Codec"
+OURS = "slm_tokenizers."
 
 
 def load(path: str | Path) -> nn.Module:
     """The tokenizer at `path`, on the CPU, in evaluation mode.
 
-    SlmError if nothing is there, if the layout is none of the three above, if a file is damaged or does not fit
+    SlmError if nothing is there, if the layout is none of those above, if a file is damaged or does not fit
     the model, or if it holds pickled objects other than tensors (these are never executed).
     """
     path = Path(path)
@@ -30,34 +31,42 @@ def load(path: str | Path) -> nn.Module:
         return from_folder(path).eval()
     if not path.is_file():
         raise SlmError(f"{path}: no tokenizer here, neither a file nor a folder")
-    from slm_tokenizers.importers import encodec_from_th
+    return from_file(path).eval()
 
-    return encodec_from_th(path).model.eval()
+
+def from_file(path: Path) -> nn.Module:
+    from slm_tokenizers.importers import encodec_from_held
+    from slm_tokenizers.importers_dac import dac_from_held, holds_dac
+    from slm_tokenizers.reading import read_torch
+
+    held = read_torch(path)
+    return (dac_from_held if holds_dac(held) else encodec_from_held)(held, path).model
 
 
 def from_folder(folder: Path) -> nn.Module:
-    config = read_config(folder)
-    if config.get("class") == CODEC:
-        from slm_tokenizers import codec
+    from slm_tokenizers.reading import read_config
 
-        return codec.load(folder)
+    config = read_config(folder)
+    if str(config.get("class")).startswith(OURS):
+        from slm_tokenizers import stored
+
+        return stored.load(folder)
     if config.get("model_type") == "encodec":
         from slm_tokenizers.importers import encodec_from_transformers
 
         return encodec_from_transformers(folder).model
+    if config.get("model_type") == "dac":
+        from slm_tokenizers.importers_dac import dac_from_transformers
+
+        return dac_from_transformers(folder).model
+    if config.get("model_type") == "mimi":
+        from slm_tokenizers.importers_mimi import mimi_from_transformers
+
+        return mimi_from_transformers(folder).model
+    from slm_tokenizers.importers_speechtokenizer import is_speechtokenizer, speechtokenizer_from_folder
+
+    if is_speechtokenizer(config):
+        return speechtokenizer_from_folder(folder).model
     said = {key: config[key] for key in ("class", "model_type") if key in config} or "neither"
-    raise SlmError(f'{folder}/config.json: "class" {CODEC!r} or "model_type" \'encodec\' is needed but it says {said}')
-
-
-def read_config(folder: Path) -> dict:
-    """The object in `folder`/config.json; SlmError if it is missing, not JSON, or not an object."""
-    file = folder / "config.json"
-    if not file.is_file():
-        raise SlmError(f"{folder}: no tokenizer here, config.json is missing")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SlmError(f"{file}: not readable as JSON ({' '.join(str(error).split())})") from error
-    if not isinstance(config, dict):
-        raise SlmError(f"{file}: a JSON object is needed, this is a {type(config).__name__}")
-    return config
+    needed = f"a class {OURS + '…'!r} or the model_type 'encodec', 'dac' or 'mimi'"
+    raise SlmError(f"{folder}/config.json: {needed} is needed but it says {said}")

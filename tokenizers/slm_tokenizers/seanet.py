@@ -17,7 +17,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from slm.errors import SlmError
 
-NORMS = ("weight_norm", "time_group_norm")
+NORMS = ("weight_norm", "time_group_norm", "none")
+PADS = ("reflect", "zero")
 
 
 @dataclass
@@ -37,6 +38,9 @@ class Shape:
     residual_kernel: int = 3
     dilation: int = 2
     compress: int = 2
+    last_kernel: int | None = None  # of the last convolution of either side; None: `kernel`
+    bidirectional: bool = False  # the encoder's LSTM; the decoder's never is
+    pad: str = "reflect"  # or zero, with which a causal network is causal from the first sample on
 
     @property
     def hop(self) -> int:
@@ -46,8 +50,8 @@ class Shape:
 class Encoder(nn.Module):
     """audio [B,C,N] -> z [B,D,T].
 
-    A causal encoder's z at frame t has heard samples before (t+1)*hop only, except at the very beginning: the first frames
-    are completed by a mirror image of the `kernel`-1 frames that follow.
+    A causal encoder's z at frame t has heard samples before (t+1)*hop only, except at the very beginning: unless `pad` is
+    zero, the first frames are completed by a mirror image of the `kernel`-1 frames that follow.
     """
 
     def __init__(self, shape: Shape):
@@ -59,8 +63,9 @@ class Encoder(nn.Module):
             layers += [Residual(shape, width, shape.dilation**i) for i in range(shape.residuals)]
             layers += [nn.ELU(), Conv(shape, width, 2 * width, 2 * ratio, stride=ratio)]
             width *= 2
-        layers += memory(shape, width)
-        layers += [nn.ELU(), Conv(shape, width, shape.dim, shape.kernel)]
+        layers += memory(shape, width, shape.bidirectional)
+        width *= 2 if shape.lstm and shape.bidirectional else 1
+        layers += [nn.ELU(), Conv(shape, width, shape.dim, shape.last_kernel or shape.kernel)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, audio: Tensor) -> Tensor:
@@ -79,7 +84,7 @@ class Decoder(nn.Module):
             layers += [nn.ELU(), Upsample(shape, width, width // 2, ratio)]
             width //= 2
             layers += [Residual(shape, width, shape.dilation**i) for i in range(shape.residuals)]
-        layers += [nn.ELU(), Conv(shape, width, shape.channels, shape.kernel)]
+        layers += [nn.ELU(), Conv(shape, width, shape.channels, shape.last_kernel or shape.kernel)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -87,12 +92,13 @@ class Decoder(nn.Module):
 
 
 class Conv(nn.Module):
-    """x [B,W,L] -> [B,W',ceil(L/stride)], mirrored at the edges; causal ones put all context on the left."""
+    """x [B,W,L] -> [B,W',ceil(L/stride)], mirrored or silent beyond the edges; causal ones put all context on the left."""
 
     def __init__(self, shape: Shape, width: int, out: int, kernel: int, stride: int = 1, dilation: int = 1):
         super().__init__()
         self.conv, self.norm = normed(nn.Conv1d(width, out, kernel, stride, dilation=dilation), shape.norm)
         self.stride = stride
+        self.extend = reflect if shape.pad == "reflect" else silence
         total = (kernel - 1) * dilation + 1 - stride
         self.right = 0 if shape.causal else total // 2
         self.left = total - self.right
@@ -100,7 +106,7 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # The last window is filled up, so that the decoder never returns fewer samples than came in.
         fill = -x.shape[-1] % self.stride
-        return self.norm(self.conv(reflect(x, self.left, self.right + fill)))
+        return self.norm(self.conv(self.extend(x, self.left, self.right + fill)))
 
 
 class Upsample(nn.Module):
@@ -136,25 +142,28 @@ class Residual(nn.Module):
 
 
 class Memory(nn.Module):
-    """x [B,W,L] -> [B,W,L]: an LSTM over time, added to its input."""
+    """x [B,W,L] -> [B,W,L]: an LSTM over time, added to its input; [B,2W,L] in both directions, each added to the input."""
 
-    def __init__(self, width: int, depth: int):
+    def __init__(self, width: int, depth: int, bidirectional: bool = False):
         super().__init__()
-        self.lstm = nn.LSTM(width, width, depth)
+        self.lstm = nn.LSTM(width, width, depth, bidirectional=bidirectional)
 
     def forward(self, x: Tensor) -> Tensor:
         steps = x.permute(2, 0, 1)
-        return (self.lstm(steps)[0] + steps).permute(1, 2, 0)
+        again = steps.repeat(1, 1, 2) if self.lstm.bidirectional else steps
+        return (self.lstm(steps)[0] + again).permute(1, 2, 0)
 
 
-def memory(shape: Shape, width: int) -> list[nn.Module]:
-    return [Memory(width, shape.lstm)] if shape.lstm else []
+def memory(shape: Shape, width: int, bidirectional: bool = False) -> list[nn.Module]:
+    return [Memory(width, shape.lstm, bidirectional)] if shape.lstm else []
 
 
 def normed(conv: nn.Module, norm: str) -> tuple[nn.Module, nn.Module]:
     """The convolution, and what follows it: weight norm lives in its weights, group norm after it."""
     if norm == "weight_norm":
         return weight_norm(conv), nn.Identity()
+    if norm == "none":
+        return conv, nn.Identity()
     return conv, nn.GroupNorm(1, conv.out_channels)
 
 
@@ -166,8 +175,17 @@ def reflect(x: Tensor, left: int, right: int) -> Tensor:
     return F.pad(F.pad(x, (0, short)), (left, right), mode="reflect")[..., :-short]
 
 
+def silence(x: Tensor, left: int, right: int) -> Tensor:
+    """x [B,W,L] -> [B,W,left+L+right] with zeros at both ends."""
+    return F.pad(x, (left, right))
+
+
 def check(shape: Shape) -> None:
     if shape.norm not in NORMS:
         raise SlmError(f"norm is {shape.norm!r} but must be one of {', '.join(NORMS)}")
+    if shape.pad not in PADS:
+        raise SlmError(f"pad is {shape.pad!r} but must be one of {', '.join(PADS)}")
+    if shape.causal and shape.bidirectional:
+        raise SlmError("a causal network cannot be bidirectional: it would hear the future")
     if shape.causal and shape.norm == "time_group_norm":
         raise SlmError("a causal network cannot use time_group_norm: it averages over the future")

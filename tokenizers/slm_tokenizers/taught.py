@@ -1,9 +1,10 @@
-"""The codec while it learns: residual VQ with moving codebooks and a teacher for the first level.
+"""A codec while it learns: residual VQ with moving codebooks and, where there is one, a teacher for the first level.
 
     B batch   N samples   T frames   D latent width   E classes of the teacher   Q levels
 
-The first level alone must tell what a teacher hears in each frame: here phones, as SpeechTokenizer (Zhang et al., 2023)
-does with the pseudo-labels of a self-supervised model.
+Any codec learns here whose `latent(audio)` is [B,D,T], whose `decoder` makes audio of latents [B,T,D], and whose `codebooks`
+hold what was learned. With a teacher, the first level alone must tell what a teacher hears in each frame: here phones, as
+SpeechTokenizer (Zhang et al., 2023) does with the pseudo-labels of a self-supervised model.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slm_tokenizers import stored
 from slm_tokenizers.codec import Codec
 from slm_tokenizers.quantize.learn import LearnedCodebooks
+from slm_tokenizers.soundstream import SoundStream
+from slm_tokenizers.vqvae import VQVAE
 from slm_vocoders.learning import Reconstruction
 
 
@@ -28,14 +32,14 @@ def distill(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class TaughtCodec(nn.Module):
-    """A Codec, its learned codebooks and the teacher's head.
+    """A codec, its learned codebooks and the teacher's head.
 
     Batch: audio [B,1,N], N a multiple of the hop; teacher [B,T] (optional).
     """
 
     @dataclass
     class Config:
-        codec: Codec.Config = field(default_factory=Codec.Config)
+        codec: Codec.Config | SoundStream.Config | VQVAE.Config = field(default_factory=Codec.Config)
         teacher: int = 40  # E; 0 trains without a teacher
         distill: float = 5.0
         commit: float = 1.0
@@ -63,13 +67,11 @@ class TaughtCodec(nn.Module):
         return Reconstruction(audio, self.codec.decoder(q.latent.transpose(1, 2)), losses)
 
     @torch.no_grad()
-    def finished(self) -> Codec:
+    def finished(self) -> Codec | SoundStream | VQVAE:
         """The codec alone, with the learned codebooks, as it will be stored."""
         self.codec.codebooks.embed.copy_(self.learned.embed)
         return self.codec.as_stored().eval()
 
     def write(self, out: Path) -> None:
         """OUT/codec, which `slm_tokenizers.load` reads."""
-        from slm_tokenizers.codec import save
-
-        save(self.finished(), out / "codec")
+        stored.save(self.finished(), out / "codec")

@@ -10,6 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slm.errors import SlmError
+from slm_tokenizers.quantize.search import nearest as nearest
+from slm_tokenizers.quantize.search import search, squares
+
+ROWS = {False: 256, True: 16_384}  # vectors searched at a time, on the CPU (scores stay in its cache) and on a GPU
 
 
 class Codebooks(nn.Module):
@@ -23,6 +27,7 @@ class Codebooks(nn.Module):
     def __init__(self, n_q: int, card: int, dim: int):
         super().__init__()
         self.register_buffer("embed", torch.randn(n_q, card, dim))
+        self._squares: tuple[Tensor, int, list[Tensor]] | None = None
 
     @property
     def n_q(self) -> int:
@@ -44,47 +49,50 @@ class Codebooks(nn.Module):
             raise SlmError(f"n_q is {levels} but these codebooks have levels 1 to {self.n_q}")
         if z.dim() != 3 or z.shape[1] != self.dim:
             raise SlmError(f"latents have the shape {list(z.shape)} but [B, {self.dim}, T] is needed")
+        known = self.squares()[:levels]
+        flat = z.transpose(1, 2).reshape(-1, self.dim).to(self.embed.dtype)  # [B*T,D]
+        codes = torch.empty(levels, len(flat), dtype=torch.long, device=z.device)
         # Autocast would round the distances to bfloat16, where near neighbours tie and ids change.
         with torch.autocast(z.device.type, enabled=False):
-            residual = z.transpose(1, 2).to(self.embed.dtype)
-            codes = []
-            for embed in self.embed[:levels]:
-                codes.append(nearest(residual, embed))
-                residual = residual - F.embedding(codes[-1], embed)
-        return torch.stack(codes, dim=1)
+            for rows, out in zip(flat.split(ROWS[z.is_cuda]), codes.split(ROWS[z.is_cuda], dim=1)):
+                search(rows, self.embed, known, out)
+        return codes.view(levels, z.shape[0], -1).transpose(0, 1).contiguous()
+
+    def squares(self) -> list[Tensor]:
+        """|e|² [1,C] of each level, made anew whenever `embed` is another tensor or was written to."""
+        version = -1 if self.embed.is_inference() else self.embed._version
+        if self._squares is None or self._squares[0] is not self.embed or self._squares[1] != version or version < 0:
+            self._squares = self.embed, version, squares(self.embed)
+        return self._squares[2]
 
     @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """codes [B,Q',T] of the first Q' <= Q levels -> z [B,D,T], the sum of their entries.
+    def decode(self, codes: Tensor, first: int = 0) -> Tensor:
+        """codes [B,Q',T] of Q' levels from `first` on -> z [B,D,T], the sum of their entries.
 
         SlmError if there are too many levels, or a code is outside 0..C-1 (named by level and position).
         """
-        self.check(codes)
+        if not 0 <= first < self.n_q:
+            raise SlmError(f"first is {first} but these codebooks have levels 0 to {self.n_q - 1}")
+        check(codes, self.n_q - first, self.card)
         # Level by level from zero, as published decoders add, so that the last bit agrees with them.
         z = torch.zeros((), device=codes.device, dtype=self.embed.dtype)
-        for level, embed in zip(codes.unbind(1), self.embed):
+        for level, embed in zip(codes.unbind(1), self.embed[first:]):
             z = z + F.embedding(level, embed)
         return z.transpose(1, 2)
 
     def check(self, codes: Tensor) -> None:
         """Raises SlmError unless codes are integers [B,Q',T] with 1 <= Q' <= Q, all inside 0..C-1."""
-        if codes.dim() != 3 or codes.is_floating_point():
-            raise SlmError(f"codes are {codes.dtype} of shape {list(codes.shape)} but whole numbers [B, Q, T] are needed")
-        if not 1 <= codes.shape[1] <= self.n_q:
-            raise SlmError(f"codes have {codes.shape[1]} levels but these codebooks have levels 1 to {self.n_q}")
-        bad = (codes < 0) | (codes >= self.card)
-        if bad.any():
-            row, level, frame = (int(i) for i in bad.nonzero()[0])
-            code = int(codes[row, level, frame])
-            raise SlmError(f"code {code} of level {level}, frame {frame}, row {row} is outside 0 to {self.card - 1}")
+        check(codes, self.n_q, self.card)
 
 
-def nearest(x: Tensor, embed: Tensor) -> Tensor:
-    """x [B,T,D], embed [C,D] -> index [B,T] of the entry at the smallest squared distance.
-
-    The square is expanded exactly as the public codecs do it: another order of operations rounds otherwise and moves near ties.
-    """
-    flat = x.reshape(-1, x.shape[-1])
-    entries = embed.t()
-    near = -(flat.pow(2).sum(1, keepdim=True) - 2 * flat @ entries + entries.pow(2).sum(0, keepdim=True))
-    return near.max(dim=-1).indices.view(x.shape[:-1])
+def check(codes: Tensor, n_q: int, card: int) -> None:
+    """Raises SlmError unless codes are integers [B,Q',T] with 1 <= Q' <= n_q, all inside 0..card-1."""
+    if codes.dim() != 3 or codes.is_floating_point():
+        raise SlmError(f"codes are {codes.dtype} of shape {list(codes.shape)} but whole numbers [B, Q, T] are needed")
+    if not 1 <= codes.shape[1] <= n_q:
+        raise SlmError(f"codes have {codes.shape[1]} levels but these codebooks have levels 1 to {n_q}")
+    bad = (codes < 0) | (codes >= card)
+    if bad.any():
+        row, level, frame = (int(i) for i in bad.nonzero()[0])
+        code = int(codes[row, level, frame])
+        raise SlmError(f"code {code} of level {level}, frame {frame}, row {row} is outside 0 to {card - 1}")

@@ -1,0 +1,148 @@
+"""VQ-VAE on log-mel: a spectrogram as one code every few frames, for a vocoder to speak.
+
+    audio [B,1,N] -> mel [B,M,T*S] -> encoder -> latent [B,D,T] -> codes [B,Q,T] -> decoder -> mel [B,M,T*S] -> vocoder -> audio
+
+van den Oord et al., 2017, "Neural Discrete Representation Learning", on the mels of Tortoise (Betker, 2023) and its kin.
+
+B batch, N samples, M mel bands, S mel frames a code frame, D width of a latent, Q levels, T = ceil(N / (S*hop of the mel)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from slm.errors import SlmError
+from slm.nn.mel import LogMel
+from slm_tokenizers import stored
+from slm_tokenizers.griffinlim import griffin_lim
+from slm_tokenizers.quantize.learn import LearnedCodebooks
+from slm_tokenizers.quantize.residual import Codebooks
+from slm_tokenizers.soundstream import whole_frames
+from slm_tokenizers.vqvae import Decoder, encoder
+
+MEL = LogMel.Config(center=False)  # 16 kHz, a frame each 160 samples
+CENTRE, SPREAD = -5.0, 2.5  # about the mean and deviation of ln-mels of speech, so that layers see numbers near one
+
+Vocoder = Callable[[Tensor], Tensor]  # mel [B,M,T] -> audio [B,1,N]
+
+
+class MelVQ(nn.Module):
+    """Audio [B,1,N] at `rate` Hz -> codes [B,Q,T] long in 0..card-1 -> mel, and audio by whatever speaks mel."""
+
+    @dataclass
+    class Config:
+        mel: LogMel.Config = field(default_factory=lambda: LogMel.Config(**vars(MEL)))
+        layers: int = 1  # each halves the rate: S = 2^layers
+        n_q: int = 1
+        card: int = 1024
+        dim: int = 64
+        width: int = 256
+        residuals: int = 3
+
+        def build(self) -> "MelVQ":
+            """A module with random weights. SlmError on a centred mel, or a field that is too small."""
+            return MelVQ(self)
+
+    def __init__(self, config: "MelVQ.Config") -> None:
+        super().__init__()
+        for name in ("n_q", "card", "dim", "width"):
+            if getattr(config, name) < 1:
+                raise SlmError(f"{name} is {getattr(config, name)} but must be at least 1")
+        self.config = config
+        self.fold = 2**config.layers
+        self.rate, self.hop = config.mel.rate, config.mel.hop * self.fold
+        self.n_q, self.card = config.n_q, config.card
+        self.hear = config.mel.build()
+        bands = config.mel.n_mels
+        self.encoder = encoder(bands, config.width, config.dim, config.layers, config.residuals)
+        self.codebooks = Codebooks(config.n_q, config.card, config.dim)
+        self.decoder = Decoder(config.dim, config.width, bands, config.layers, config.residuals)
+
+    def as_stored(self) -> "MelVQ":
+        """Rounds the weights to what is saved, so that codes made now are those of the codec that is loaded later."""
+        return stored.rounded(self)
+
+    def frames(self, samples: int) -> int:
+        return -(-samples // self.hop)
+
+    def spectrum(self, audio: Tensor) -> Tensor:
+        """audio [B,1,N] -> log-mel [B,M,T*S], silence completing the last frame. SlmError on another shape, or no samples."""
+        return whole_mel(self.hear, audio, self.hop)
+
+    def latent_of(self, mel: Tensor) -> Tensor:
+        """log-mel [B,M,T*S] -> unquantised latent [B,D,T]"""
+        return self.encoder((mel - CENTRE) / SPREAD).float()
+
+    def mel_of(self, latent: Tensor) -> Tensor:
+        """latent [B,D,T] -> log-mel [B,M,T*S]"""
+        return self.decoder(latent.transpose(1, 2)) * SPREAD + CENTRE
+
+    @torch.no_grad()
+    def encode(self, audio: Tensor, n_q: int | None = None) -> Tensor:
+        """audio [B,1,N] at `rate` Hz -> codes [B,Q,T]"""
+        return self.codebooks.encode(self.latent_of(self.spectrum(audio)), n_q)
+
+    @torch.no_grad()
+    def mel(self, codes: Tensor) -> Tensor:
+        """codes [B,Q,T] -> log-mel [B,M,T*S]. SlmError on a code or level out of range."""
+        return self.mel_of(self.codebooks.decode(codes))
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, samples: int | None = None, vocoder: Vocoder | None = None) -> Tensor:
+        """codes [B,Q,T] -> audio [B,1,T*hop], cut to `samples`: by a vocoder that hears this mel, or else Griffin-Lim."""
+        return spoken(self.mel(codes), self.config.mel, vocoder)[..., :samples]
+
+
+def whole_mel(hear: LogMel, audio: Tensor, hop: int) -> Tensor:
+    """audio [B,1,N] -> log-mel [B,M,L] of ceil(N/hop) whole frames of `hop` samples. SlmError on another shape, or no samples."""
+    audio = whole_frames(audio, hop)
+    length = audio.shape[-1] // hear.config.hop
+    missing = max(0, hear.pad + 1 - audio.shape[-1])  # the mel mirrors that much at its borders
+    return hear(F.pad(audio, (0, missing)))[..., :length]
+
+
+def spoken(mel: Tensor, config: LogMel.Config, vocoder: Vocoder | None) -> Tensor:
+    """log-mel [B,M,L] -> audio [B,1,L*hop]"""
+    return griffin_lim(mel, config) if vocoder is None else vocoder(mel)[..., : mel.shape[-1] * config.hop]
+
+
+class LearningMelVQ(nn.Module):
+    """A MelVQ, its moving codebook, and the distance between mels that it lowers. Batch: audio [B,1,N]."""
+
+    @dataclass
+    class Config:
+        codec: MelVQ.Config = field(default_factory=MelVQ.Config)
+        commit: float = 0.25
+        dropout: bool = False  # of levels, where there are several
+
+        def build(self) -> "LearningMelVQ":
+            return LearningMelVQ(self)
+
+    def __init__(self, config: "LearningMelVQ.Config") -> None:
+        super().__init__()
+        self.config = config
+        self.codec = config.codec.build()
+        self.learned = LearnedCodebooks(config.codec.dim, config.codec.n_q, config.codec.card, config.dropout)
+
+    def losses(self, batch: dict) -> dict[str, Tensor]:
+        mel = self.codec.spectrum(batch["audio"])
+        latent = self.codec.latent_of(mel)
+        with torch.autocast(mel.device.type, enabled=False):
+            q = self.learned(latent)
+        return {"mel": F.l1_loss(self.codec.mel_of(q.latent), mel), "commit": self.config.commit * q.commitment}
+
+    @torch.no_grad()
+    def finished(self) -> MelVQ:
+        """The codec alone, with the learned codebook, as it will be stored."""
+        self.codec.codebooks.embed.copy_(self.learned.embed)
+        return self.codec.as_stored().eval()
+
+    def write(self, out: Path) -> None:
+        """OUT/codec, which `slm_tokenizers.load` reads."""
+        stored.save(self.finished(), out / "codec")
