@@ -87,7 +87,7 @@ def speak(
       slm speak "Hello there." -o hello.wav
       slm speak "Hello there." --voice prompt.wav --seed 1 -o hello.wav
       slm speak - --json < chapter.txt
-      slm speak "A long text." --stream | aplay -f S16_LE -r 24000     (the rate is told on stderr)
+      slm speak "A long text." --stream | aplay -f S16_LE -r 16000     (the rate is told on stderr)
     """
     from slm.codes import check_output
     from slm.data.audio import FORMATS
@@ -162,6 +162,22 @@ def decode(
 
     done = decode_file(source, output, tokenizer)
     typer.echo(f"{done.path}: {done.seconds:.2f} s at {done.rate} Hz")
+
+
+@app.command()
+def tokenizers(
+    paths: Annotated[Optional[list[str]], typer.Argument(metavar="[PATH]...", help="More tokenizers: files or folders.")] = None,
+    data: Annotated[Optional[list[Path]], typer.Option(help="Recordings to measure on, files or folders; repeatable.")] = None,
+) -> None:
+    """Compare codecs: rate, codebooks, bits a second, parameters, and how near their reconstruction comes.
+
+    \b
+      slm tokenizers
+      slm tokenizers runs/codec/codec encodec_24khz/ --data recordings/
+    """
+    from slm.table import show, table
+
+    show(*table(paths or (), data or ()))
 
 
 @app.command()

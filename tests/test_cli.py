@@ -17,7 +17,7 @@ from slm.cli import app
 from slm.errors import SlmError
 from slm_tokenizers import Encodec
 
-COMMANDS = ["speak", "encode", "decode", "prepare", "align", "train", "pack", "evaluate", "demo"]
+COMMANDS = ["speak", "encode", "decode", "tokenizers", "prepare", "align", "train", "pack", "evaluate", "demo"]
 
 
 def slm(*arguments, stdin: str | None = None):
@@ -192,6 +192,23 @@ def test_a_fingerprint_changes_with_any_weight_that_makes_codes():
     with torch.no_grad():
         both["encoder"].bias += 1
     assert codes.fingerprint(both) != first
+
+
+def test_tokenizers_are_compared_on_recordings_and_shapes_are_named(recording, tokenizer):
+    shown = slm("tokenizers", tokenizer, "--data", recording)
+    assert shown.exit_code == 0, shown.output
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.stdout.splitlines() if "│" in line]
+    lines = {name: facts for name, *facts in cells}
+    assert lines["default"][:3] == ["16000", "50", "8 x 1024"] and lines["default"][3] == "4.00" and lines["default"][5] == "no"
+    assert lines["EnCodec 24 kHz"][:4] == ["24000", "75", "32 x 1024", "24.00"] and lines["EnCodec 24 kHz"][5] == "yes"
+    assert lines["Mimi"][1] == "12.5" and lines["Mimi"][5] == "yes" and lines["Mimi"][6] == "-"
+    assert float(lines["default"][6]) > 0 and any(line[2] == "2 x 16" and float(line[6]) > 0 for line in lines.values())
+
+
+def test_what_cannot_be_compared_is_one_sentence(tmp_path, recording):
+    (tmp_path / "empty").mkdir()
+    assert_one_sentence(slm("tokenizers", "--data", tmp_path / "empty"), "holds no audio")
+    assert_one_sentence(slm("tokenizers", "nowhere", "--data", recording), "nowhere")
 
 
 @pytest.mark.parametrize(

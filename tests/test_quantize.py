@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 
 from slm.errors import SlmError
-from slm_tokenizers.quantize import kmeans
 from slm_tokenizers.quantize.finite import Finite, LearnedFinite
 from slm_tokenizers.quantize.grouped import Groups, LearnedGroups
-from slm_tokenizers.quantize.gumbel import Product
 from slm_tokenizers.quantize.residual import Codebooks
 from slm_tokenizers.quantize.search import nearest
 
@@ -131,68 +129,6 @@ def test_finite_passes_the_gradient_through():
     assert z.grad.abs().sum() > 0
 
 
-def wav2vec2_quantizer(product: Product):
-    from transformers import Wav2Vec2Config
-    from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2GumbelVectorQuantizer
-
-    theirs = Wav2Vec2GumbelVectorQuantizer(
-        Wav2Vec2Config(conv_dim=(24,) * 7, num_codevector_groups=2, num_codevectors_per_group=20, codevector_dim=12)
-    )
-    torch.manual_seed(2)
-    for parameter in theirs.parameters():
-        torch.nn.init.normal_(parameter)
-    product.load_state_dict(theirs.state_dict())
-    return theirs
-
-
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("training", [False, True])
-def test_the_product_quantiser_is_that_of_wav2vec2_with_every_gradient(training, masked):
-    ours = Product(24, 2, 20, 12).train(training)
-    theirs = wav2vec2_quantizer(ours).train(training)
-    theirs.temperature = 0.7
-    mask = torch.rand(3, 30) < 0.5 if masked else None
-    a, b = (latents(24, 30, 3).requires_grad_() for _ in range(2))
-    torch.manual_seed(3)
-    chosen = ours(a, 0.7, mask)
-    torch.manual_seed(3)
-    vectors, perplexity = theirs(b.transpose(1, 2), mask)
-    assert torch.allclose(chosen.latent, vectors.transpose(1, 2), atol=1e-5) and torch.allclose(chosen.perplexity, perplexity)
-    weights = torch.randn_like(vectors)
-    (vectors * weights).sum().add(perplexity).backward()
-    (chosen.latent * weights.transpose(1, 2)).sum().add(chosen.perplexity).backward()
-    assert torch.allclose(ours.codevectors.grad, theirs.codevectors.grad, atol=1e-5)
-    if training:
-        assert a.grad.abs().sum() > 0 and torch.allclose(a.grad, b.grad, atol=1e-5)
-        assert torch.allclose(ours.weight_proj.weight.grad, theirs.weight_proj.weight.grad, atol=1e-4)
-    else:
-        codes = ours.encode(a)
-        assert torch.equal(codes, chosen.codes) and codes.shape == (3, 2, 30) and codes.unique().numel() > 10
-        assert torch.allclose(ours.decode(codes), vectors.transpose(1, 2), atol=1e-6)
-
-
-def test_diversity_is_zero_where_every_entry_is_used_alike():
-    product = Product(4, 2, 4, 8).eval()
-    with torch.no_grad():
-        product.weight_proj.weight.copy_(torch.eye(4).repeat(2, 1))
-    even, odd = torch.eye(4)[None], torch.eye(4)[:, :1].expand(4, 4)[None]
-    assert abs(float(product(even).diversity)) < 1e-6 and abs(float(product(odd).diversity) - 0.75) < 1e-6
-
-
-def test_units_are_those_of_scikit_learn():
-    cluster = pytest.importorskip("sklearn.cluster", reason="scikit-learn fits k-means")
-    features = latents(6, 500, 1)[0].t().contiguous()
-    books = kmeans.fit(features, 20)
-    twin = cluster.KMeans(20, init=books.embed[0].numpy(), n_init=1, max_iter=1).fit(features.numpy())
-    twin.cluster_centers_ = books.embed[0].numpy().astype(twin.cluster_centers_.dtype)
-    units = books.encode(features.t()[None])
-    assert units.shape == (1, 1, 500) and units.unique().numel() == 20
-    assert torch.equal(units[0, 0], torch.from_numpy(twin.predict(features.numpy())).long())
-    assert torch.equal(kmeans.fit(features, 20).embed, books.embed)
-    error = (books.decode(units)[0].t() - features).pow(2).sum(1).mean()
-    assert error < 0.7 * features.var(0).sum()
-
-
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -203,11 +139,6 @@ def test_units_are_those_of_scikit_learn():
         (lambda: Finite((2, 5)), "3 values or more"),
         (lambda: Finite((5, 5)).encode(torch.zeros(1, 3, 3)), r"\[B, 2, T\]"),
         (lambda: Finite((5, 5)).decode(torch.full((1, 1, 3), 25)), "code 25"),
-        (lambda: Product(8, 3, 8, 16), "groups is 3"),
-        (lambda: Product(8, 2, 8, 16).encode(torch.zeros(1, 9, 3)), r"\[B, 8, T\]"),
-        (lambda: Product(8, 2, 8, 16).decode(torch.zeros(1, 1, 3, dtype=torch.long)), "all 2 are needed"),
-        (lambda: kmeans.fit(torch.zeros(3, 2), 4), "units is 4"),
-        (lambda: kmeans.fit(torch.full((3, 2), float("nan")), 2), "finite"),
         (lambda: Codebooks(2, 8, 4).decode(torch.zeros(1, 1, 3, dtype=torch.long), first=2), "first is 2"),
     ],
 )

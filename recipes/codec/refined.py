@@ -27,9 +27,20 @@ CRITICS = [MPD.Config(scale=1 / 8), MultiSTFT.Config((1024, 256), 8)]
 def recipe(codec: str = "runs/codec/codec") -> Recipe:
     return Recipe(
         tokenizers={"text": Phonemes.Config(), "acoustic": codec},
-        stages={"sound": Adversarial.Config(RefinedCodec.Config(codec), SPECTRA, stft=0.0, discriminators=CRITICS)},
+        stages={"sound": stage(RefinedCodec.Config(codec), CRITICS)},
         data={"sound": Told(Aligned(longest=100_000, held_out=HELD_OUT))},
-        train={"sound": Train(steps=5000, lr=2e-4, warmup=100, betas=(0.8, 0.98), ema=0.998, clip=5.0, cooldown=0.3, show_every=500)},
+        train={
+            "sound": Train(
+                steps=3600, lr=1.5e-4, rates={"discriminators": 6.0}, warmup=100, betas=(0.8, 0.98), ema=0.998, clip=0.0, show_every=500
+            )
+        },
+    )
+
+
+def stage(generator: RefinedCodec.Config, critics: list) -> Adversarial.Config:
+    """Two thirds of what moves the audio is the distance of mels, the rest what the critics hear (shares of EnCodec's balancer)."""
+    return Adversarial.Config(
+        generator, SPECTRA, mel=6.0, stft=0.0, adversarial=1.0, feature=2.0, discriminators=critics, loudness=0.2, balance=True
     )
 
 
@@ -38,7 +49,7 @@ def small() -> Recipe:
     critics = [MPD.Config((2, 3), scale=1 / 64), MultiSTFT.Config((256,), 2)]
     return Recipe(
         tokenizers={"acoustic": codec},
-        stages={"sound": Adversarial.Config(RefinedCodec.Config(codec), SPECTRA, stft=0.0, discriminators=critics)},
+        stages={"sound": stage(RefinedCodec.Config(codec), critics)},
         data={"sound": MadeUpSounds(codec="acoustic")},
         train={"sound": Train(steps=3, warmup=1, every=2)},
     )

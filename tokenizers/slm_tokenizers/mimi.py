@@ -26,6 +26,8 @@ from slm_tokenizers.windowed import Windowed
 class Mimi(nn.Module):
     """Audio [B,1,N] at `rate` Hz <-> codes [B,Q,T] long in 0..card-1, one frame each `hop` samples."""
 
+    causal = True
+
     @dataclass
     class Config:
         """The defaults are the published model, whose users take its first 8 levels (Moshi) or all 32 (CSM)."""

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from slm.errors import SlmError
 from slm_tokenizers import mimi, seanet
 from slm_tokenizers.mimi import Mimi
-from slm_tokenizers.mono import check_audio, check_codes
+from slm_tokenizers.mono import check_audio
+from slm_tokenizers.quantize.residual import check_codes
 from slm_tokenizers.windowed import Windowed
 
 

@@ -20,21 +20,6 @@ def check_audio(audio: Tensor) -> None:
         raise SlmError("audio holds NaN or infinite samples")
 
 
-def check_codes(codes: Tensor, n_q: int, card: int) -> None:
-    """Raises SlmError unless codes are integers [B,Q',T] with 1 <= Q' <= n_q and T >= 1, all inside 0..card-1."""
-    if codes.dim() != 3 or codes.is_floating_point():
-        raise SlmError(f"codes are {codes.dtype} of shape {list(codes.shape)} but whole numbers [B, Q, T] are needed")
-    if not 1 <= codes.shape[1] <= n_q:
-        raise SlmError(f"codes have {codes.shape[1]} levels but this codec has levels 1 to {n_q}")
-    if codes.shape[2] == 0:
-        raise SlmError("codes have 0 frames but at least one is needed")
-    bad = (codes < 0) | (codes >= card)
-    if bad.any():
-        row, level, frame = (int(i) for i in bad.nonzero()[0])
-        code = int(codes[row, level, frame])
-        raise SlmError(f"code {code} of level {level}, frame {frame}, row {row} is outside 0 to {card - 1}")
-
-
 def cut(audio: Tensor, samples: int | None) -> Tensor:
     """audio [B,1,N] -> its first `samples`, all of them by default. SlmError if there are fewer."""
     if samples is None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from slm.errors import SlmError
-from slm_tokenizers.mono import check_audio, check_codes, cut
-from slm_tokenizers.quantize.residual import Codebooks
+from slm_tokenizers.mono import check_audio, cut
+from slm_tokenizers.quantize.residual import Codebooks, check_codes
 from slm_tokenizers.seanet import Decoder, Encoder, Shape
 from slm_tokenizers.streaming import StreamDecoder, StreamEncoder
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slm.errors import SlmError
-from slm_tokenizers.mono import check_codes
+from slm_tokenizers.quantize.residual import check_codes
 from slm_tokenizers.quantize.search import nearest
 
 

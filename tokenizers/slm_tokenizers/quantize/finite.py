@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from slm.errors import SlmError
 from slm_tokenizers.quantize.learn import Quantized
-from slm_tokenizers.quantize.residual import check
+from slm_tokenizers.quantize.residual import check_codes
 
 MARGIN = 1e-3  # the bound lies so much, relatively, beyond the last value, so that it is reached in finite time
 
@@ -52,7 +52,7 @@ class Finite(nn.Module):
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B,1,T] -> z [B,D,T]. SlmError on a code out of range, or more than one level."""
-        check(codes, 1, self.card)
+        check_codes(codes, 1, self.card)
         middle = self.sizes // 2
         digits = codes[:, 0, :, None] // self.place % self.sizes  # [B,T,K]
         return self.after((digits - middle) / middle).transpose(1, 2)

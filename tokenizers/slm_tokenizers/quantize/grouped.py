@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from slm.errors import SlmError
 from slm_tokenizers.quantize.learn import DEAD, Quantized
-from slm_tokenizers.quantize.residual import Codebooks, check
+from slm_tokenizers.quantize.residual import Codebooks, check_codes
 
 
 class Groups(nn.Module):
@@ -34,7 +34,7 @@ class Groups(nn.Module):
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """codes [B,G*Q,T] -> z [B,D,T]. SlmError on another number of levels, or a code out of range."""
-        check(codes, self.n_q, self.card)
+        check_codes(codes, self.n_q, self.card)
         if codes.shape[1] != self.n_q:
             raise SlmError(f"codes have {codes.shape[1]} levels but {len(self.groups)} groups need all {self.n_q}")
         return torch.cat([books.decode(part) for books, part in zip(self.groups, codes.chunk(len(self.groups), dim=1))], dim=1)

@@ -73,7 +73,7 @@ class Codebooks(nn.Module):
         """
         if not 0 <= first < self.n_q:
             raise SlmError(f"first is {first} but these codebooks have levels 0 to {self.n_q - 1}")
-        check(codes, self.n_q - first, self.card)
+        check_codes(codes, self.n_q - first, self.card, least=0)
         # Level by level from zero, as published decoders add, so that the last bit agrees with them.
         z = torch.zeros((), device=codes.device, dtype=self.embed.dtype)
         for level, embed in zip(codes.unbind(1), self.embed[first:]):
@@ -82,15 +82,17 @@ class Codebooks(nn.Module):
 
     def check(self, codes: Tensor) -> None:
         """Raises SlmError unless codes are integers [B,Q',T] with 1 <= Q' <= Q, all inside 0..C-1."""
-        check(codes, self.n_q, self.card)
+        check_codes(codes, self.n_q, self.card, least=0)
 
 
-def check(codes: Tensor, n_q: int, card: int) -> None:
-    """Raises SlmError unless codes are integers [B,Q',T] with 1 <= Q' <= n_q, all inside 0..card-1."""
+def check_codes(codes: Tensor, n_q: int, card: int, least: int = 1) -> None:
+    """Raises SlmError unless codes are integers [B,Q',T] with 1 <= Q' <= n_q and T >= least, all inside 0..card-1."""
     if codes.dim() != 3 or codes.is_floating_point():
         raise SlmError(f"codes are {codes.dtype} of shape {list(codes.shape)} but whole numbers [B, Q, T] are needed")
     if not 1 <= codes.shape[1] <= n_q:
         raise SlmError(f"codes have {codes.shape[1]} levels but these codebooks have levels 1 to {n_q}")
+    if codes.shape[2] < least:
+        raise SlmError(f"codes have {codes.shape[2]} frames but at least {least} is needed")
     bad = (codes < 0) | (codes >= card)
     if bad.any():
         row, level, frame = (int(i) for i in bad.nonzero()[0])

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from slm.errors import SlmError
-from slm_tokenizers.mono import check_codes
-from slm_tokenizers.quantize.residual import Codebooks
+from slm_tokenizers.quantize.residual import Codebooks, check_codes
 
 
 class Projected(nn.Module):
