@@ -101,11 +101,11 @@ def table(paths: Sequence[str] = (), recordings: Sequence[Path] = ()) -> tuple[l
 
 
 def audio_files(places: Sequence[Path]) -> list[Path]:
-    from slm.data.corpus import SUFFIXES
+    from slm.data.corpus import audio_below
 
     files: list[Path] = []
     for place in map(Path, places):
-        found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
+        found = audio_below(place) if place.is_dir() else [place]
         if not found:
             raise SlmError(f"{place} holds no audio")
         files += found

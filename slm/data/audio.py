@@ -17,6 +17,7 @@ from slm.errors import SlmError
 
 SYNTHETIC = "synthetic"  # the word by which a written file says that a machine spoke
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+FULL = 32767  # of 16 bits
 WHOLE = 0.9  # share of the promised samples a file must hold: mp3 headers only estimate them
 LARGEST_FILTER = 20_000_000  # taps of a polyphase filter: two rates with hardly a common divisor would need gigabytes
 
@@ -65,6 +66,11 @@ def _samples(path: Path, start: float, seconds: float | None) -> tuple[np.ndarra
 def to_mono(audio: Tensor) -> Tensor:
     """[..., C,N] -> [..., 1,N], the mean of the channels."""
     return audio if audio.shape[-2] == 1 else audio.mean(dim=-2, keepdim=True)
+
+
+def narrow(audio: Tensor) -> np.ndarray:
+    """Samples of any shape -> 16-bit ones to keep in memory, clipped; divided by FULL they are samples again."""
+    return (audio.clamp(-1, 1) * FULL).round().to(torch.int16).numpy()
 
 
 def resample(audio: Tensor, rate: int, to: int) -> Tensor:

@@ -69,7 +69,7 @@ def folder(source: Path) -> Iterator[Clip | Skip]:
     table = next((source / name for name in TABLES if (source / name).is_file()), None)
     rows, unread = _table(table) if table else ({}, [])
     yield from unread
-    for path in _audio_below(source):
+    for path in audio_below(source):
         known = rows.pop(path.relative_to(source).as_posix(), None) or rows.pop(path.name, None) or rows.pop(path.stem, None) or {}
         if not table:
             try:
@@ -85,7 +85,7 @@ def folder(source: Path) -> Iterator[Clip | Skip]:
 
 def ljspeech(source: Path) -> Iterator[Clip | Skip]:
     """metadata.csv has name|text or name|text|normalised text and no quoting; the normalised text is taken."""
-    files = {path.stem: path for path in _audio_below(_need(source / "wavs"))}
+    files = {path.stem: path for path in audio_below(_need(source / "wavs"))}
     for number, line in enumerate(_lines(_need(source / "metadata.csv")), 1):
         name, *texts = line.split("|")
         if not texts:
@@ -172,7 +172,7 @@ def _table(path: Path) -> tuple[dict[str, dict], list[Skip]]:
     return known, skipped
 
 
-def _audio_below(source: Path) -> list[Path]:
+def audio_below(source: Path) -> list[Path]:
     return sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
 
 

@@ -22,7 +22,6 @@ from slm.errors import SlmError
 if TYPE_CHECKING:
     from lhotse.cut import Cut
 
-FULL = 32767  # of 16 bits
 PATIENCE = 100  # unreadable clips in a row before giving up
 
 
@@ -49,7 +48,7 @@ class Crops:
         if not 0 <= rank < world:
             raise SlmError(f"There is no rank {rank} of {world}.")
         rows = [self._row(step, rank * self.batch + row) for row in range(self.batch)]
-        return torch.from_numpy(np.stack(rows)[:, None]).float() / FULL
+        return torch.from_numpy(np.stack(rows)[:, None]).float() / audio.FULL
 
     def _row(self, step: int, row: int) -> np.ndarray:
         pieces, missing, failures, turn = [], self.samples, 0, 0
@@ -77,7 +76,7 @@ class Crops:
             self._bad.add(index)
             warnings.warn(f"Left out of training: {error}", stacklevel=2)
             return None
-        clip = (samples[0].clamp(-1, 1) * FULL).round().to(torch.int16).numpy()
+        clip = audio.narrow(samples[0])
         if clip.nbytes <= self._keep:
             self._keep -= clip.nbytes
             self._kept[index] = clip

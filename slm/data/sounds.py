@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from slm.data.aligned import read_phones
+from slm.data.audio import FULL
 from slm.errors import SlmError
-
-FULL = 32767
 
 
 @dataclass
@@ -58,7 +57,7 @@ class SoundCrops:
                 if cut_files.speaker_of(cut) in config.held_out:
                     continue
                 samples, rate = cut_files.audio_of(cut)
-                clip = (audio.resample(samples, rate, config.rate)[0].clamp(-1, 1) * FULL).round().to(torch.int16).numpy()
+                clip = audio.narrow(audio.resample(samples, rate, config.rate)[0])
                 frames = len(clip) // config.hop
                 if frames <= self.frames:
                     continue

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from slm.data.aligned import Aligned
+from slm.data.audio import FULL
 from slm.data.utterances import Utterance, Utterances
 from slm.errors import SlmError
-
-FULL = 32767
 
 
 @dataclass
@@ -67,8 +66,7 @@ class ToldCrops:
             samples = audio.resample(samples, rate, self.codec.rate)[0]
             samples = torch.nn.functional.pad(samples, (0, self.codec.hop))[: item.codes.shape[1] * self.codec.hop]
             if item.codes.shape[1] > self.frames and len(samples) == item.codes.shape[1] * self.codec.hop:
-                whole = (samples.clamp(-1, 1) * FULL).round().to(torch.int16).numpy()
-                self.clips.append(Clip(whole, item.codes, latents[item.id]))
+                self.clips.append(Clip(audio.narrow(samples), item.codes, latents[item.id]))
         if not self.clips:
             raise SlmError(f"no utterance of {', '.join(config.speech.folders)} is longer than {config.seconds} s")
         self.ends = np.cumsum([clip.codes.shape[1] for clip in self.clips])

@@ -1,7 +1,8 @@
 """A tokenizer of ours as a folder: config.json says its class and config, model.safetensors holds its weights.
 
 Parameters are stored in bfloat16 and buffers, such as codebooks, as they are; `rounded` brings a model to what is stored,
-so that its codes are those of the model that is loaded later.
+so that its codes are those of the model that is loaded later. Encoders and units are stored exactly: a unit near the border of
+two clusters would not survive rounding, and the fingerprint of an encoder would be another.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ def rounded(tokenizer: nn.Module) -> nn.Module:
     return tokenizer
 
 
-def save(tokenizer: nn.Module, folder: str | Path) -> None:
-    """Write config.json and model.safetensors of a tokenizer that has a `config`, both whole or not at all."""
+def save(tokenizer: nn.Module, folder: str | Path, exact: bool = False) -> None:
+    """Write config.json and model.safetensors of a module that has a `config`, each whole or not at all; `exact` rounds nothing."""
     from safetensors.torch import save as to_bytes
 
     from slm.config import to_dict
@@ -34,9 +35,9 @@ def save(tokenizer: nn.Module, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     cls = type(tokenizer)
     described = {"class": f"{cls.__module__}.{cls.__qualname__}", "config": to_dict(tokenizer.config)}
-    learned = {name for name, _ in tokenizer.named_parameters()}
+    learned = set() if exact else {name for name, _ in tokenizer.named_parameters()}
     state = tokenizer.state_dict()
-    weights = {name: (t.bfloat16() if name in learned else t).detach().cpu().contiguous() for name, t in state.items()}
+    weights = {name: (t.bfloat16() if name in learned else t.clone()).detach().cpu().contiguous() for name, t in state.items()}
     with replacing(folder / "model.safetensors") as temporary:
         temporary.write_bytes(to_bytes(weights))
     with replacing(folder / "config.json") as temporary:

@@ -80,10 +80,6 @@ class Codebooks(nn.Module):
             z = z + F.embedding(level, embed)
         return z.transpose(1, 2)
 
-    def check(self, codes: Tensor) -> None:
-        """Raises SlmError unless codes are integers [B,Q',T] with 1 <= Q' <= Q, all inside 0..C-1."""
-        check_codes(codes, self.n_q, self.card, least=0)
-
 
 def check_codes(codes: Tensor, n_q: int, card: int, least: int = 1) -> None:
     """Raises SlmError unless codes are integers [B,Q',T] with 1 <= Q' <= n_q and T >= least, all inside 0..card-1."""

@@ -78,9 +78,9 @@ class Contrastive(nn.Module):
 
     def write(self, folder: Path) -> None:
         """The encoder alone, in `folder`, which `slm_tokenizers.load` reads."""
-        from slm_tokenizers.semantic.stored import save
+        from slm_tokenizers.stored import save
 
-        save(self.encoder, folder)
+        save(self.encoder, folder, exact=True)
 
 
 def contrast(said: Tensor, right: Tensor, ids: Tensor, others: Tensor, temperature: float) -> Tensor:

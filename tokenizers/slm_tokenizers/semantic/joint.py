@@ -84,6 +84,6 @@ class Joint(nn.Module):
 
     def write(self, folder: Path) -> None:
         """The encoder alone, in `folder`, which `slm_tokenizers.load` reads."""
-        from slm_tokenizers.semantic.stored import save
+        from slm_tokenizers.stored import save
 
-        save(self.encoder, folder)
+        save(self.encoder, folder, exact=True)

@@ -94,9 +94,9 @@ class Units(nn.Module):
 
     def write(self, folder: Path) -> None:
         """Source and clusters, in `folder`, which `slm_tokenizers.load` reads."""
-        from slm_tokenizers.semantic.stored import save
+        from slm_tokenizers.stored import save
 
-        save(self, folder)
+        save(self, folder, exact=True)
 
     def origin(self) -> Origin:
         if self._known is None or self._known[0] is not self.source:
