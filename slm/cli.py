@@ -297,6 +297,29 @@ def evaluate(
 
 
 @app.command()
+def study(
+    path: Annotated[Path, typer.Argument(metavar="STUDY.py", help="A file of recipes/study/, or your own.")],
+    out: Annotated[Optional[Path], typer.Option(help="Where runs and report go. Default: runs/NAME of the study.")] = None,
+    data: Annotated[Path, typer.Option(help="The folder of prepared corpora, with held-out speech.")] = Path("data"),
+    seed: Annotated[Optional[list[int]], typer.Option(min=0, help="Seeds instead of the study's own; repeatable.")] = None,
+    small: Annotated[bool, typer.Option("--small", help="A few steps on made-up speech, to see that it runs.")] = False,
+) -> None:
+    """Put a paper's claims to the test: train a system and its controls, compare them on speech they have not heard.
+
+    \b
+      slm study recipes/study/codec.py
+      slm study recipes/study/hubert.py --seed 0 --out runs/try
+
+    What is finished is not trained again, what was broken off goes on. Needs: pip install "slm[evaluate]"
+    """
+    from slm.study.run import load, run, show
+
+    module, out = load(path), out or Path("runs") / f"study-{path.stem}"
+    show(run(module.small() if small else module.study(), out, data, tuple(seed or ()), quiet=small))
+    typer.echo(f"{out / 'report.json'}")
+
+
+@app.command()
 def demo(
     model: Annotated[str, typer.Option(help="A bundled model, a folder that training wrote, or a hub id.")] = "default",
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",

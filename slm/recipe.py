@@ -38,8 +38,8 @@ class Recipe:
         return name or next(iter(self.stages))
 
 
-def load(path: str | Path) -> ModuleType:
-    """The module of a recipe file. It is code of the user's own choice, and it is run."""
+def load(path: str | Path, promised: tuple[str, ...] = ("recipe", "small")) -> ModuleType:
+    """The module of a recipe file, with the functions `promised`. It is code of the user's own choice, and it is run."""
     path = Path(path)
     if not path.is_file():
         raise SlmError(f"there is no recipe {path}")
@@ -48,9 +48,9 @@ def load(path: str | Path) -> ModuleType:
         raise SlmError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name in ("recipe", "small"):
+    for name in promised:
         if not hasattr(module, name):
-            raise SlmError(f"{path} has no function {name}(); a recipe has recipe() and small()")
+            raise SlmError(f"{path} has no function {name}(); it should have {' and '.join(f'{p}()' for p in promised)}")
     return module
 
 

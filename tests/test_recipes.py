@@ -20,7 +20,7 @@ from slm.speak import Speaker, load
 from slm.train.run import train_recipe
 
 ROOT = Path(__file__).parent.parent
-RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.py"))
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.py") if path.parent.name != "study")
 SYSTEMS = [path for path in RECIPES if "semantic" in recipe.load(path).small().stages]
 ENCODERS = [path for path in RECIPES if path.parent.name == "represent"]
 SOUNDS = [path for path in RECIPES if path not in SYSTEMS + ENCODERS]

@@ -61,7 +61,12 @@ def train_recipe(
     recipe: Recipe = module.small() if small else module.recipe()
     for text in changes:
         recipe = change(recipe, text)
-    name, out = recipe.stage(stage), Path(out)
+    return train_stage(recipe, stage, Path(out), resume, quiet)
+
+
+def train_stage(recipe: Recipe, stage: str | None, out: Path, resume: bool = False, quiet: bool = False) -> list[dict[str, float]]:
+    """As `train_recipe`, with a recipe at hand."""
+    name = recipe.stage(stage)
     run = out / name
     if not resume and (latest(run) or (run / "config.json").exists()):
         raise SlmError(f"{run} already holds a run; give --resume to go on with it, or another --out")

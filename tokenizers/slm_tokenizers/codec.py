@@ -152,6 +152,8 @@ class Codec(nn.Module):
             raise SlmError(f"the codec hears mono audio [B,1,N], not {list(audio.shape)}")
         if audio.shape[-1] == 0:
             raise SlmError("the codec was given no samples; it needs at least one")
+        if not audio.isfinite().all():
+            raise SlmError("audio holds NaN or infinite samples")
         n = audio.shape[-1]
         return self.encoder(F.pad(audio, (0, self.frames(n) * self.hop - n))).transpose(1, 2)
 

@@ -108,7 +108,11 @@ def whole_mel(hear: LogMel, audio: Tensor, hop: int) -> Tensor:
 
 
 def spoken(mel: Tensor, config: LogMel.Config, vocoder: Vocoder | None) -> Tensor:
-    """log-mel [B,M,L] -> audio [B,1,L*hop]"""
+    """log-mel [B,M,L] -> audio [B,1,L*hop]. SlmError if the vocoder was made for another mel."""
+    for name in ("rate", "hop"):
+        wanted = getattr(vocoder, name, getattr(config, name))
+        if wanted != getattr(config, name):
+            raise SlmError(f"the vocoder's mel has {name} {wanted} but this codec's has {getattr(config, name)}")
     return griffin_lim(mel, config) if vocoder is None else vocoder(mel)[..., : mel.shape[-1] * config.hop]
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slm.errors import SlmError
 from slm_tokenizers import stored
 from slm_tokenizers.codec import Codec
 from slm_tokenizers.quantize.learn import LearnedCodebooks
@@ -25,7 +26,11 @@ from slm_vocoders.learning import Reconstruction
 
 
 def distill(student: Tensor, teacher: Tensor) -> Tensor:
-    """student [B,T,E] logits, teacher [B,T] classes, -1 where it says nothing -> mean cross-entropy in nats"""
+    """student [B,T,E] logits, teacher [B,T] classes, -1 where it says nothing -> mean cross-entropy in nats. SlmError if they do not fit."""
+    if teacher.shape != student.shape[:2]:
+        raise SlmError(f"the teacher speaks of {list(teacher.shape)} frames but the codec makes {list(student.shape[:2])}: one hop for both")
+    if int(teacher.max()) >= student.shape[-1]:
+        raise SlmError(f"the teacher's class {int(teacher.max())} is outside 0 to {student.shape[-1] - 1}")
     if not (teacher >= 0).any():
         return student.float().sum() * 0
     return F.cross_entropy(student.float().flatten(0, 1), teacher.flatten(), ignore_index=-1)

@@ -10,7 +10,7 @@ Parameter names are those of the original, without weight norm: conv_pre, ups.N,
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
-from math import prod
+from math import isfinite, prod
 
 import torch
 from torch import Tensor, nn
@@ -86,9 +86,14 @@ class HiFiGAN(nn.Module):
         self.add_weight_norm()
 
     def forward(self, mel: Tensor) -> Tensor:
-        """[B, M, T] -> audio [B, 1, T * hop] within (-1, 1). Raises SlmError for another number of channels or T = 0."""
+        """[B, M, T] -> audio [B, 1, T * hop] within (-1, 1).
+
+        Raises SlmError for another number of channels, T = 0, and, while not training, NaN or a mel that is no natural logarithm.
+        """
         if mel.dim() != 3 or mel.shape[1] != self.config.n_in or mel.shape[2] == 0:
             raise SlmError(f"The vocoder takes [batch, {self.config.n_in}, frames > 0], not {list(mel.shape)}.")
+        if not self.training:
+            check_mel(mel, self.config.mel is not None)
         if self.config.normalize:
             mel = (mel - self.mean[:, None]) / self.scale[:, None]
         x = self.conv_pre(mel)
@@ -180,6 +185,17 @@ def block_reach(block: int, kernel: int, dilations: tuple[int, ...]) -> int:
     """How many samples on either side a residual block sees."""
     dilated = sum(dilations) + (len(dilations) if block == 1 else 0)
     return (kernel - 1) // 2 * dilated
+
+
+def check_mel(mel: Tensor, log: bool) -> None:
+    """Raise SlmError for NaN, and for what cannot be the logarithm of a mel of audio within (-1, 1)."""
+    low, high = (float(edge) for edge in mel.aminmax())
+    if not isfinite(low) or not isfinite(high):
+        raise SlmError("The mel holds NaN or infinite numbers.")
+    if log and low < -30:
+        raise SlmError(f"The mel goes down to {low:.0f}, which looks like decibels; this vocoder takes natural logarithms.")
+    if log and low >= 0 and high > 6:
+        raise SlmError(f"The mel lies within {low:.1f} and {high:.1f}, which looks linear; this vocoder takes natural logarithms.")
 
 
 def check(config: HiFiGAN.Config) -> None:

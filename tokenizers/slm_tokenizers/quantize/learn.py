@@ -29,6 +29,8 @@ class Quantized:
 class LearnedCodebooks(nn.Module):
     """Residual VQ with EMA codebooks while training.
 
+    They start as k-means of the first batch; one with fewer vectors than codes starts with twins, which revival moves apart.
+
     Args:
         dim, n_q, card: width of a vector, levels, codes a level.
         dropout: when true, each step keeps a random number of levels (at least one).
