@@ -144,3 +144,68 @@ def test_without_held_out_speech_a_study_says_so(tmp_path):
 
     with pytest.raises(SlmError, match="holds no held-out speech"):
         heldout(tmp_path)
+
+
+def test_a_tagger_learns_each_task_on_made_up_codes():
+    """Each label is a function of the codes, so a backbone that sees them must come far below a guess."""
+    from slm.backbone.gated_conv import GatedConv
+    from slm.data.tagged import MadeUpTagged, Tagged
+    from slm.stage.tagging import Tagger
+
+    for task, labels in (("sex", 2), ("phones", 40)):
+        rows = MadeUpTagged(Tagged(task, 50, 8)).build({})
+        torch.manual_seed(0)
+        stage = Tagger.Config(GatedConv.Config(32, 1), labels, pooled=task == "sex").build()
+        optimiser = torch.optim.AdamW(stage.parameters(), lr=1e-2)
+        losses = []
+        for step in range(60):
+            loss = stage.loss(rows.at(step))["label"]
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(float(loss.detach()))
+        assert sum(losses[-5:]) < 0.5 * sum(losses[:5]), (task, losses[:2], losses[-2:])
+
+
+def test_rows_of_a_task_are_as_they_say():
+    from slm.data.tagged import SEXES, Tagged, TaggedRows, clip, held_rows
+
+    clips = [clip(torch.arange(2 * n).view(2, n) % 1000, list(range(n)), SEXES[i % 2]) for i, n in enumerate((30, 50, 20, 41))]
+    following = TaggedRows(Tagged("next", 60, 3), clips).at(5)
+    assert torch.equal(following["codes"][:, 0, 1:], following["labels"][:, :-1]), "a label is the next code of the first level"
+    again = TaggedRows(Tagged("next", 60, 3), clips).at(5)
+    assert torch.equal(following["codes"], again["codes"])
+    sexes = TaggedRows(Tagged("sex", 20, 4), clips).at(0)
+    assert sexes["labels"].tolist() == [0, 1, 0, 1] and sexes["codes"].shape == (4, 2, 20)
+    held = held_rows(clips, Tagged("phones", 60))
+    assert [tuple(c.shape) for c, _ in held] == [(2, 60), (2, 60)] and held[0][1][:30].tolist() == list(range(30))
+    assert len(held_rows(clips, Tagged("sex", 20))) == 1 + 2 + 1 + 2
+    with pytest.raises(SlmError, match="suits the task"):
+        TaggedRows(Tagged("sex", 20), [c for c in clips if c.sex == "f"])
+
+
+def test_a_backbone_that_hears_the_future_is_refused_where_the_task_is_causal():
+    from slm.backbone.gated_conv import GatedConv
+    from slm.stage.tagging import Tagger
+
+    with pytest.raises(SlmError, match="must not hear the future"):
+        Tagger.Config(GatedConv.Config(16, 1, causal=False), causal=True).build()
+
+
+def test_two_directions_hear_past_and_future_and_no_padding():
+    from slm.backbone.bidirectional import Bidirectional
+    from slm.backbone.mamba2 import Mamba2
+
+    torch.manual_seed(0)
+    both = Bidirectional.Config(Mamba2.Config(16, 1, headdim=16, d_state=8)).build().eval()
+    x = torch.randn(2, 9, 16)
+    y, _ = both(x)
+    for step in (0, 8):
+        moved = x.clone()
+        moved[:, step] += 1
+        assert (both(moved)[0] - y).abs().amax((0, 2)).min() > 1e-6, "every step hears every step"
+    ragged, _ = both(x, lengths=torch.tensor([9, 5]))
+    alone, _ = both(x[1:, :5])
+    torch.testing.assert_close(ragged[1:, :5], alone, atol=1e-6, rtol=1e-5)
+    with pytest.raises(SlmError, match="no state"):
+        both.start(1)

@@ -24,6 +24,7 @@ class Item:
     text: str
     audio: Tensor  # [1,N] at 16 kHz
     phones: np.ndarray  # [T] class of each frame; -1 where nothing is known
+    sex: str | None = None  # "f" or "m" where the corpus says so
 
 
 def heldout(data: Path, longest: float = 16.0) -> list[Item]:
@@ -50,7 +51,8 @@ def heldout(data: Path, longest: float = 16.0) -> list[Item]:
             said = [CLASS[plain(symbol)] for symbol, frames in phones.get(cut.id, ()) for _ in range(frames)]
             T = -(-samples.shape[-1] // HOP)
             labels = np.array((said + [-1] * T)[:T], np.int64)
-            found.append(Item(cut.id, cut_files.speaker_of(cut) or cut.id, cut_files.text_of(cut), samples, labels))
+            who = cut_files.speaker_of(cut) or cut.id
+            found.append(Item(cut.id, who, cut_files.text_of(cut), samples, labels, cut.supervisions[0].gender))
     if not found:
         raise SlmError(f"{data} holds no held-out speech: it needs {data}/dev or held-out speakers in {data}/train (see slm.data.splits)")
     return found

@@ -24,10 +24,10 @@ from slm.train.loop import fit
 
 def tokenizers(recipe: Recipe) -> dict[str, Any]:
     """The recipe's tokenizers: trained ones from their folders, the others built, the same each time."""
-    from slm_tokenizers import load
+    from slm.codes import load_tokenizer
 
     torch.manual_seed(0)
-    built = {name: load(made) if isinstance(made, str) else made.build() for name, made in recipe.tokenizers.items()}
+    built = {name: load_tokenizer(made) if isinstance(made, str) else made.build() for name, made in recipe.tokenizers.items()}
     for tokenizer in built.values():
         if hasattr(tokenizer, "as_stored"):
             tokenizer.as_stored()

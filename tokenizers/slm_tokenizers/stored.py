@@ -44,8 +44,11 @@ def save(tokenizer: nn.Module, folder: str | Path, exact: bool = False) -> None:
         temporary.write_text(json.dumps(described, indent=1))
 
 
-def load(folder: str | Path) -> nn.Module:
-    """A folder that `save` wrote -> the tokenizer, in evaluation mode. SlmError if it is incomplete, damaged or does not fit."""
+def load(folder: str | Path, of: str = "slm_tokenizers.") -> nn.Module:
+    """A folder that `save` wrote -> the tokenizer, in evaluation mode, or a module of another package than `of` says.
+
+    SlmError if it is incomplete, damaged or does not fit.
+    """
     from slm.config import from_dict
     from slm.train.checkpoint import check, read
 
@@ -54,8 +57,8 @@ def load(folder: str | Path) -> nn.Module:
         described = json.loads((folder / "config.json").read_text())["config"]
     except (OSError, ValueError, KeyError, TypeError):
         raise SlmError(f"{folder}/config.json is missing or damaged") from None
-    if not isinstance(described, dict) or not str(described.get("class")).startswith("slm_tokenizers."):
-        raise SlmError(f"{folder}/config.json holds no config of a tokenizer")
+    if not isinstance(described, dict) or not str(described.get("class")).startswith(of):
+        raise SlmError(f"{folder}/config.json holds no config of {of}")
     tokenizer = from_dict(described).build()
     check(tokenizer, read(folder / "model.safetensors"), f"{folder}/model.safetensors")
     return tokenizer.eval()
