@@ -16,7 +16,9 @@ from slm_tokenizers.vqvae import VQVAE
 from slm_vocoders.hifigan import HiFiGAN
 
 SMALL = {
-    "codec": Codec.Config(n_q=2, card=16, dim=8, enc_width=16, enc_high=1, enc_low=1, dec_width=16, dec_low=1, dec_high_width=16, dec_high=1),
+    "codec": Codec.Config(
+        n_q=2, card=16, dim=8, enc_width=16, enc_high=1, enc_low=1, dec_width=16, dec_low=1, dec_high_width=16, dec_high=1
+    ),
     "soundstream": SoundStream.Config(n_q=2, card=16, dim=8, n_filters=2),
     "encodec": Encodec.Config(dim=8, n_filters=2),
     "speechtokenizer": SpeechTokenizer.Config(n_q=2, card=16, dim=8, n_filters=2),

@@ -86,7 +86,11 @@ def test_only_frames_with_a_known_phone_are_counted():
 def test_swapped_codes_have_the_first_level_of_one_and_the_rest_of_the_other():
     words, voice = torch.randint(0, 9, (1, 4, 7)), torch.randint(9, 20, (1, 4, 3))
     mixed = swap(words, voice)
-    assert torch.equal(mixed[:, :1], words[:, :1]) and torch.equal(mixed[0, 1:, :3], voice[0, 1:]) and torch.equal(mixed[0, 1:, 3:6], voice[0, 1:])
+    assert (
+        torch.equal(mixed[:, :1], words[:, :1])
+        and torch.equal(mixed[0, 1:, :3], voice[0, 1:])
+        and torch.equal(mixed[0, 1:, 3:6], voice[0, 1:])
+    )
     items = [item("a", "x", [0]), item("b", "x", [0]), item("c", "y", [0])]
     assert [another(items, i) for i in range(3)] == [2, 2, 0]
 

@@ -1,4 +1,6 @@
-"""A causal backbone in both directions: one hears the past, one the future, and their outputs are added (Vision Mamba, 2024, has both in a block).
+"""A causal backbone in both directions: one hears the past, one the future, and their outputs are added.
+
+Vision Mamba (Zhu et al., 2024) has both directions in a block; here each is a stack of its own.
 
 B batch   S steps   D width
 """
@@ -6,7 +8,6 @@ B batch   S steps   D width
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn

@@ -1,6 +1,6 @@
 """What a study measures of a residual codec: distortion by level, phones in the first level, and whose voice the others carry.
 
-    T frames   Q levels
+T frames   Q levels
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def distortion(codec: Any, audio: list[Tensor], codes: list[Tensor], levels: int
 
 
 def voices(codec: Any, items: list[Item], audio: list[Tensor], codes: list[Tensor]) -> dict[str, Figure]:
-    """Cosines of voices: of a reconstruction to its own recording and to another speaker's, and after levels 2 to Q were swapped for his."""
+    """Cosines of voices: of a reconstruction to its own recording and to another speaker's, also when levels 2 to Q are his."""
     from slm.evaluate.speaker import SpeakerEncoder, similarity
 
     encoder = SpeakerEncoder()

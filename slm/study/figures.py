@@ -28,7 +28,9 @@ class Figure:
     def of(self, weights: np.ndarray) -> np.ndarray:
         """weights [R,n] -> the figure of each draw [R]"""
         flat = self.parts.reshape(len(self.parts), -1)
-        pieces = [self.reduce((w @ flat).reshape(len(w), *self.parts.shape[1:])) for w in np.array_split(weights, max(1, len(weights) // 20))]
+        pieces = [
+            self.reduce((w @ flat).reshape(len(w), *self.parts.shape[1:])) for w in np.array_split(weights, max(1, len(weights) // 20))
+        ]
         return np.concatenate(pieces)
 
     @property

@@ -1,6 +1,6 @@
 """Recordings of speakers that no training of a study hears, with what is said in each frame where that is known.
 
-    N samples   T frames of 20 ms
+N samples   T frames of 20 ms
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from slm.config import digest
 from slm.errors import SlmError
 from slm.recipe import Recipe
 from slm.study.figures import Difference, Figure, difference
@@ -62,6 +63,7 @@ class Report:
     seeds: tuple[int, ...]
     items: int
     speakers: int
+    configs: dict[str, str] = field(default_factory=dict)  # variant -> digest of its recipe
     figures: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # variant -> figure -> one value a seed
     verdicts: list[Verdict] = field(default_factory=list)
 
@@ -93,6 +95,7 @@ def run(study: Study, out: Path, data: Path = Path("data"), seeds: tuple[int, ..
     figures = {key: study.measure(folder, items, key[1]) for key, folder in runs.items()}
     report = Report(study.about, tuple(seeds), len(items), len({item.speaker for item in items}))
     for name in study.variants:
+        report.configs[name] = digest(study.variants[name](seeds[0], Path("OUT")))
         report.figures[name] = {figure: [figures[name, seed][figure].value for seed in seeds] for figure in figures[name, seeds[0]]}
     report.verdicts = [judge(claim, figures, seeds) for claim in study.claims]
     report.save(out / "report.json")

@@ -1,6 +1,6 @@
 """What a study measures of an encoder trained in two rounds: what clusters of its layers tell of the phones.
 
-    T frames of 20 ms   K units
+T frames of 20 ms   K units
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from slm.data.splits import HELD_OUT
 from slm.data.sounds import Sounds
+from slm.data.splits import HELD_OUT
 from slm.study.figures import Figure, pnmi
 from slm.study.heldout import Item, phone_counts
 from slm.train.loop import Train
