@@ -1,4 +1,4 @@
-"""The command line: `slm speak | encode | decode | prepare | align | train | pack | evaluate | demo`.
+"""The command line: `slm speak | encode | decode | tokenizers | prepare | align | train | pack | evaluate | study | demo | bench | verify`.
 
 Each command imports what it needs when it runs, so that `slm --help` needs neither torch nor numpy. A user's mistake (SlmError) becomes one
 sentence on stderr and exit code 2, an interrupted command exits with 130, and everything else is a bug and shows its traceback.
@@ -166,18 +166,33 @@ def decode(
 
 @app.command()
 def tokenizers(
-    paths: Annotated[Optional[list[str]], typer.Argument(metavar="[PATH]...", help="More tokenizers: files or folders.")] = None,
-    data: Annotated[Optional[list[Path]], typer.Option(help="Recordings to measure on, files or folders; repeatable.")] = None,
+    paths: Annotated[Optional[list[str]], typer.Argument(metavar="[PATH[@LEVELS]]...", help="More tokenizers: files or folders.")] = None,
+    data: Annotated[Optional[list[Path]], typer.Option(help="Recordings, manifests, prepared or other folders; repeatable.")] = None,
+    opus: Annotated[Optional[list[float]], typer.Option(help="Opus at so many kbit/s, as a yardstick; repeatable.")] = None,
+    judges: Annotated[bool, typer.Option("--judges", help="Also count word errors, compare voices and predict opinion.")] = False,
+    speakers: Annotated[str, typer.Option(help="Only these, with commas between; held-out: those no shipped model has heard.")] = "",
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Only so many recordings, spread evenly.")] = None,
+    output: Annotated[Optional[Path], typer.Option("--json", metavar="FILE", help="Write every figure with its interval here too.")] = None,
 ) -> None:
     """Compare codecs: rate, codebooks, bits a second, parameters, and how near their reconstruction comes.
 
     \b
       slm tokenizers
       slm tokenizers runs/codec/codec encodec_24khz/ --data recordings/
-    """
-    from slm.table import show, table
+      slm tokenizers default@4 --opus 6 --opus 12 --data data/dev --judges --json codecs.json
+      slm tokenizers --data data/libri --speakers held-out --limit 100
 
-    show(*table(paths or (), data or ()))
+    PATH@LEVELS decodes a codec's first levels only. The judges: pip install "slm[evaluate]"
+    """
+    from slm.codes import check_output
+    from slm.table import compare, show, write
+
+    if output:
+        check_output(output, (".json",))
+    compared = compare(paths or (), data or (), opus or (), judges, [s.strip() for s in speakers.split(",") if s.strip()], limit)
+    show(compared)
+    if output:
+        write(compared, output)
 
 
 @app.command()
@@ -334,6 +349,64 @@ def demo(
     from slm.demo.app import launch
 
     launch(model, host, port, share=False)
+
+
+@app.command()
+def bench(
+    what: Annotated[Optional[list[str]], typer.Argument(metavar="[WHAT]...", help="encodec, rvq. Default: all.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="With 1, processor time is shown, which a busy machine hardly changes.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 9,
+    small: Annotated[bool, typer.Option("--small", help="Tiny shapes: does it run? Their times mean nothing.")] = False,
+    json_file: Annotated[Optional[Path], typer.Option("--json", metavar="FILE", help="Write every figure there too.")] = None,
+) -> None:
+    """Measure our speed beside other implementations, in one run.
+
+    \b
+      slm bench
+      slm bench encodec --repeats 21 --json runs/bench.json
+      slm bench rvq --threads 2
+
+    All do the same task with the same weights, in turns, and what they return is compared. "of the limit" says how near the time is to
+    that of the products of matrices alone, at the speed that this machine reaches in a large one.
+    """
+    from slm.bench.run import bench as measure
+    from slm.bench.run import save, show
+
+    limits, results = measure(what or (), repeats, threads, small)
+    show(limits, results, threads)
+    if json_file:
+        save(json_file, limits, results, threads, repeats)
+        typer.echo(json_file)
+
+
+@app.command()
+def verify(
+    only: Annotated[Optional[list[str]], typer.Argument(metavar="[NAME]...", help="Only these, such as ssd. Default: all.")] = None,
+    output: Annotated[Optional[Path], typer.Option("--json", metavar="FILE", help="Write every figure here too.")] = None,
+) -> None:
+    """Check this machine's arithmetic: fused kernels against plain torch, backbones at once against step by step.
+
+    \b
+      slm verify
+      slm verify ssd norm --json verify.json
+
+    Ends with 1 if anything is further off than allowed.
+    """
+    from rich.console import Console
+
+    from slm.codes import check_output
+    from slm.verify import table, verify, write
+
+    if output:
+        check_output(output, (".json",))
+    checks = verify(only)
+    Console().print(table(checks))
+    if output:
+        write(checks, output)
+    wrong = sum(not check.passed for check in checks)
+    typer.echo(f"{len(checks)} checks, {wrong} wrong; computed by {', '.join(sorted({check.by for check in checks}))}")
+    if wrong:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
     in.wav -> audio [1,1,N] -> codes [1,Q,T] -> out.safetensors {"codes": [Q,T]} and, as text, which tokenizer made them
 
 Codes mean nothing without their tokenizer's weights, so the file holds their fingerprint, and decoding with others is an error.
+What lasts longer than PIECE goes through the tokenizer piece by piece where that changes nothing, so that memory holds the audio of an
+hour but not the inside of a network over an hour.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from slm.errors import SlmError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+PIECE = 60.0  # seconds
 BUNDLED = {"default": Path(__file__).parent / "models" / "default" / "codec"}
 
 
@@ -34,12 +37,15 @@ class Coded:
 
 
 def load_tokenizer(name: str) -> nn.Module:
-    """A name of BUNDLED, or a tokenizer's file or folder. SlmError if it is none of them."""
+    """A name of BUNDLED, or a tokenizer's file or folder. SlmError if it is none of them, or makes no codes."""
     from slm_tokenizers import load
 
     if name not in BUNDLED and not Path(name).exists():
         raise SlmError(f"there is no tokenizer {name!r}; give {', '.join(BUNDLED)}, or a tokenizer's file or folder")
-    return load(BUNDLED.get(name, name))
+    found = load(BUNDLED.get(name, name))
+    if not hasattr(found, "encode"):
+        raise SlmError(f"{name} holds an encoder, a {type(found).__name__}, that makes vectors and not codes; Units make codes of it")
+    return found
 
 
 def fingerprint(tokenizer: nn.Module) -> str:
@@ -60,12 +66,15 @@ def encode_file(source: str | Path, out: str | Path, tokenizer: str = "default")
     from safetensors.torch import save
     from torch import inference_mode, int16, int32
 
+    from slm_tokenizers.pieces import encode_in_pieces
+
     out = check_output(out, (".safetensors",))
     samples, rate = audio.read(source, shortest=0.0)  # [1,N]
     codec = load_tokenizer(tokenizer)
     heard = audio.resample(samples, rate, codec.rate)
     with inference_mode():
-        codes = codec.encode(heard[None])[0]  # [Q,T]
+        long = heard.shape[-1] > PIECE * codec.rate and can_be_cut(codec)
+        codes = (encode_in_pieces(codec, heard[None], PIECE) if long else codec.encode(heard[None]))[0]  # [Q,T]
     narrow = codes.to(int16 if codec.card <= 2**15 else int32).contiguous()
     known = tokenizer if tokenizer in BUNDLED else str(Path(tokenizer).resolve())
     facts = {"tokenizer": known, "fingerprint": fingerprint(codec), "samples": str(heard.shape[-1]), "rate": str(codec.rate)}
@@ -81,6 +90,8 @@ def decode_file(source: str | Path, out: str | Path, tokenizer: str | None = Non
     """
     from torch import inference_mode
 
+    from slm_tokenizers.pieces import decode_in_pieces
+
     out = check_output(out, tuple(audio.FORMATS))
     codes, facts = read_codes(source)
     if tokenizer is None and "tokenizer" not in facts:
@@ -88,12 +99,22 @@ def decode_file(source: str | Path, out: str | Path, tokenizer: str | None = Non
     codec = load_tokenizer(tokenizer or facts["tokenizer"])
     if facts.get("fingerprint", fingerprint(codec)) != fingerprint(codec):
         raise SlmError(f"{source} was made by another tokenizer (fingerprint {facts['fingerprint']}) than this one ({fingerprint(codec)})")
+    if not hasattr(codec, "decode"):
+        raise SlmError(f"{source} holds codes of a {type(codec).__name__}, which makes codes but no audio of them; a vocoder of codes does")
     if codes.min() < 0 or codes.max() >= codec.card or codes.shape[0] > codec.n_q:
         raise SlmError(f"{source} holds {codes.shape[0]} levels of ids up to {codes.max()}; the tokenizer has {codec.n_q} of {codec.card}")
+    samples = int(facts["samples"]) if "samples" in facts else None
     with inference_mode():
-        decoded = codec.decode(codes[None], int(facts["samples"]) if "samples" in facts else None)[0]  # [1,N]
+        long = codes.shape[-1] * codec.hop > PIECE * codec.rate and can_be_cut(codec)
+        decoded = (decode_in_pieces(codec, codes[None], samples, PIECE) if long else codec.decode(codes[None], samples))[0]  # [1,N]
     audio.write(out, decoded, codec.rate, comment=f"{audio.SYNTHETIC}: decoded from codes")
     return Coded(out, codes.shape[0], codes.shape[1], decoded.shape[-1] / codec.rate, codec.rate)
+
+
+def can_be_cut(codec: nn.Module) -> bool:
+    """Whether pieces of a recording have the codes of the whole: a causal codec that streams, or one that hears finitely far."""
+    streams = hasattr(codec, "stream_encoder") and getattr(codec.config, "causal", False)
+    return streams or hasattr(codec, "receptive_field")
 
 
 def read_codes(path: str | Path) -> tuple[Tensor, dict[str, str]]:

@@ -22,7 +22,13 @@ from slm.errors import SlmError
 
 PACKAGES = ("slm", "slm_tokenizers", "slm_vocoders")
 # what may be written as a call after `--set path=`, and where it lives
-CALLABLE = {"Transformer.Config": "slm.backbone.transformer", "Mamba2.Config": "slm.backbone.mamba2"}
+CALLABLE = {
+    "Transformer.Config": "slm.backbone.transformer",
+    "Mamba2.Config": "slm.backbone.mamba2",
+    "GatedConv.Config": "slm.backbone.gated_conv",
+    "RWKV.Config": "slm.backbone.rwkv",
+    "Hybrid.Config": "slm.backbone.hybrid",
+}
 
 
 def to_dict(config: Any) -> Any:

@@ -1,46 +1,60 @@
-"""`slm tokenizers`: codecs side by side, and how near their reconstruction comes to a recording.
+"""`slm tokenizers`: codecs side by side, and what comes of a recording that goes through them.
 
 B batch   N samples   Q levels   T frames
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slm.codes import BUNDLED, load_tokenizer
-from slm.errors import SlmError
+
+if TYPE_CHECKING:
+    from slm.evaluate.coders import Coder
+    from slm.evaluate.recordings import Recording
+    from slm.evaluate.report import Score
 
 PROMPT = Path(__file__).parent / "models" / "default" / "voice.flac"
-SHOWN = {"log-mel L1": "mel distance", "STOI": "STOI", "PESQ": "PESQ", "SI-SNR dB": "SI-SNR dB"}
+ITSELF = "the recording itself"
+DISTANCES = {"log-mel L1": "mel distance", "STOI": "STOI", "PESQ": "PESQ", "SI-SNR dB": "SI-SNR dB"}
+JUDGEMENTS = {"WER %": "WER %", "similarity": "same voice", "MOS": "predicted MOS"}
 
 
 @dataclass
 class Row:
-    """What a tokenizer is; `measured` is the mean over recordings, empty for a shape without weights."""
+    """What a coder is, as far as that can be said of it; `scores` by name, empty for a shape without weights."""
 
     name: str
-    rate: int  # Hz
-    frames: float  # a second
-    levels: int
-    card: int
-    parameters: float  # millions
-    causal: bool
-    measured: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def kbps(self) -> float:
-        return self.frames * self.levels * math.log2(self.card) / 1000
+    rate: int | None = None  # Hz
+    frames: float | None = None  # a second
+    levels: int | None = None
+    card: int | None = None
+    kbps: float | None = None  # of whole frames, or where a coder's rate varies what it took
+    parameters: float | None = None  # millions
+    causal: bool | None = None
+    scores: dict[str, Score] = field(default_factory=dict)
 
 
-def describe(name: str, tokenizer: Any) -> Row:
+@dataclass
+class Comparison:
+    """`each` holds the figures of every recording through every coder, so that coders can be compared pair by pair."""
+
+    rows: list[Row]
+    recordings: int
+    settings: dict
+    each: list[dict]
+
+
+def describe(name: str, tokenizer: Any, n_q: int | None = None) -> Row:
     parameters = sum(p.numel() for p in tokenizer.parameters()) / 1e6
     causal = bool(getattr(tokenizer.config, "causal", getattr(tokenizer, "causal", False)))
-    frames = tokenizer.rate / tokenizer.hop
-    return Row(name, tokenizer.rate, frames, tokenizer.n_q, tokenizer.card, parameters, causal)
+    frames, levels = tokenizer.rate / tokenizer.hop, n_q or tokenizer.n_q
+    return Row(name, tokenizer.rate, frames, levels, tokenizer.card, frames * levels * math.log2(tokenizer.card) / 1000, parameters, causal)
 
 
 def published() -> list[Row]:
@@ -62,68 +76,141 @@ def published() -> list[Row]:
         return [describe(name, config.build()) for name, config in shapes.items()]
 
 
-def measure(tokenizer: Any, recordings: Sequence[Path]) -> dict[str, float]:
-    """Distances between recordings and their reconstructions, at the tokenizer's rate, each a mean over the recordings."""
-    import torch
+def coders(paths: Sequence[str], opus: Sequence[float]) -> dict[str, tuple[Coder, Row]]:
+    """The bundled tokenizers, those at `paths` (PATH, or PATH@LEVELS for its first levels only), and Opus at `opus` kbit/s.
 
-    from slm.data import audio
-    from slm.evaluate.codec import codec_measures
-
-    found: dict[str, list[float]] = {}
-    for path in recordings:
-        samples, rate = audio.read(path, shortest=0.0)
-        heard = audio.resample(samples, rate, tokenizer.rate)  # [1,N]
-        channels = getattr(tokenizer, "channels", 1)
-        with torch.inference_mode():
-            rebuilt = tokenizer.decode(tokenizer.encode(heard[None].expand(1, channels, -1)), heard.shape[-1])
-        for name, value in codec_measures(heard[0].numpy(), rebuilt[0].mean(0).numpy(), tokenizer.rate).items():
-            found.setdefault(name, []).append(value)
-    return {name: sum(values) / len(values) for name, values in found.items()}
-
-
-def table(paths: Sequence[str] = (), recordings: Sequence[Path] = ()) -> tuple[list[Row], int]:
-    """Rows of the bundled tokenizers, of those at `paths`, and of the published shapes; and how many recordings were measured.
-
-    recordings: files or folders of audio; by default the bundled prompt. SlmError if one holds no audio, or a path no codec.
+    SlmError if a path holds no codec, if a codec has fewer levels, or if Opus cannot be had.
     """
+    from slm.evaluate.coders import Levels
+    from slm.evaluate.opus import Opus
+
+    found, loaded = {}, {}
+    for name in (*BUNDLED, *paths):
+        path, n_q = level_of(name)
+        if path not in loaded:
+            loaded[path] = load_tokenizer(path)
+        found[name] = Levels(loaded[path], n_q, path), describe(name, loaded[path], n_q)
+    for kbps in opus:
+        coder = Opus(kbps)
+        found[f"Opus at {kbps:g}"] = coder, Row(f"Opus at {kbps:g}", coder.rate)
+    return found
+
+
+def level_of(name: str) -> tuple[str, int | None]:
+    """PATH@LEVELS -> PATH and LEVELS; a name without a number, or of something that is there, is a path."""
+    path, at, levels = name.rpartition("@")
+    return (path, int(levels)) if at and levels.isdecimal() and not Path(name).exists() else (name, None)
+
+
+def compare(
+    paths: Sequence[str] = (),
+    data: Sequence[Path] = (),
+    opus: Sequence[float] = (),
+    judged: bool = False,
+    speakers: Collection[str] = (),
+    limit: int | None = None,
+) -> Comparison:
+    """Every coder on every recording, then the published shapes. `judged` lets recogniser, speaker encoder and opinion hear them too.
+
+    data: what slm.evaluate.recordings reads; by default the bundled prompt. What the user can mend is an SlmError before anything is
+    measured, but for audio that cannot be read.
+    """
+    from slm.evaluate.recordings import recordings
+    from slm.evaluate.resynthesis import scores
+
+    made, judges, settings = coders(paths, opus), None, {"heard at Hz": 16_000}
+    if judged:
+        from slm.evaluate.judge import load_judges
+
+        judges = load_judges()
+        settings["judges"] = judges.settings
+    heard = recordings(data or [PROMPT], speakers, limit)
+    each = hear(heard, {name: coder for name, (coder, _) in made.items()}, judges)
+    rows = ([Row(ITSELF)] if judges else []) + [row for _, row in made.values()]
+    for row in rows:
+        row.scores = scores([figures for figures in each if figures["coder"] == row.name])
+        if row.kbps is None and "kbit/s" in row.scores:
+            row.kbps = row.scores["kbit/s"].value
+    return Comparison(rows + published(), len(heard), settings, each)
+
+
+def hear(heard: Sequence[Recording], coders: dict[str, Coder], judges: Any) -> list[dict]:
+    """The figures of each recording, first of itself if there are judges, then through each coder."""
     from rich.console import Console
     from rich.progress import track
 
-    files = audio_files(recordings or [PROMPT])
-    loaded = {name: load_tokenizer(name) for name in (*BUNDLED, *paths)}
-    if silent := [name for name, tokenizer in loaded.items() if not hasattr(tokenizer, "decode")]:
-        raise SlmError(f"{silent[0]} makes codes but no audio of them; there is nothing to measure")
-    rows = []
-    for name, tokenizer in track(loaded.items(), "Measuring", console=Console(stderr=True), transient=True):
-        rows.append(describe(name, tokenizer))
-        rows[-1].measured = measure(tokenizer, files)
-    return rows + published(), len(files)
+    from slm.evaluate.pairs import as_judged
+    from slm.evaluate.resynthesis import opinion, rebuild
+
+    each = []
+    for recording in track(heard, "Measuring", console=Console(stderr=True), transient=True):
+        audio, rate = recording.read()
+        known = {"recording": recording.id, "speaker": recording.speaker}
+        voice = None
+        if judges:
+            whole = as_judged(audio, rate)
+            voice = judges.encoder.embed(whole)
+            each.append({"coder": ITSELF, **known, **opinion(judges, whole, recording.text, None)})
+        for name, coder in coders.items():
+            rebuilt, figures = rebuild(coder, audio, rate)
+            judgement = opinion(judges, rebuilt, recording.text, voice) if judges else {}
+            each.append({"coder": name, **known, **figures, **judgement})
+    return each
 
 
-def audio_files(places: Sequence[Path]) -> list[Path]:
-    from slm.data.corpus import audio_below
+def write(compared: Comparison, path: Path) -> None:
+    """Everything as JSON at `path`, whole or not at all."""
+    from slm.data.replacing import replacing
 
-    files: list[Path] = []
-    for place in map(Path, places):
-        found = audio_below(place) if place.is_dir() else [place]
-        if not found:
-            raise SlmError(f"{place} holds no audio")
-        files += found
-    return files
+    with replacing(path) as part:
+        part.write_text(json.dumps(asdict(compared), indent=1) + "\n", encoding="utf-8")
 
 
-def show(rows: Sequence[Row], recordings: int) -> None:
-    """Print the table; a shape without weights has no distances."""
+def show(compared: Comparison) -> None:
+    """Print what coders are and how far off their audio is, and below it what judges say; a shape without weights has no figures."""
     from rich.console import Console
     from rich.table import Table
 
-    names = [name for name in SHOWN if any(name in row.measured for row in rows)]
-    out = Table(caption=f"mean over {recordings} recording{'s' * (recordings != 1)}; - is a shape whose weights are loaded by their path")
-    for heading in ("tokenizer", "Hz", "frames/s", "codebooks", "kbit/s", "M parameters", "causal", *(SHOWN[n] for n in names)):
-        out.add_column(heading, justify="left" if heading == "tokenizer" else "right", overflow="fold")
+    rows, n = compared.rows, compared.recordings
+    measured = [row for row in rows if row.scores]
+    facts = Table(caption="- is a shape whose weights are loaded by their path, or what has no meaning")
+    names = [name for name in DISTANCES if any(name in row.scores for row in rows)]
+    columns(facts, "tokenizer", "Hz", "frames/s", "codebooks", "kbit/s", "M parameters", "causal", *(DISTANCES[name] for name in names))
     for row in rows:
-        measured = (f"{row.measured[n]:.2f}" if n in row.measured else "-" for n in names)
-        books = f"{row.levels} x {row.card}"
-        facts = (f"{row.frames:g}", books, f"{row.kbps:.2f}", f"{row.parameters:.1f}", "yes" if row.causal else "no")
-        out.add_row(row.name, str(row.rate), *facts, *measured)
-    Console(width=140).print(out)
+        if row.name != ITSELF:
+            facts.add_row(*fields(row), *(cell(row, name) for name in names))
+    console = Console(width=140)
+    console.print(facts)
+    if judgements := [name for name in JUDGEMENTS if any(name in row.scores for row in rows)]:
+        judged = Table()
+        columns(judged, "tokenizer", "kbit/s", *(JUDGEMENTS[name] for name in judgements))
+        for row in measured:
+            judged.add_row(row.name, "-" if row.kbps is None else f"{row.kbps:.2f}", *(cell(row, name) for name in judgements))
+        console.print(judged)
+    texts = max((row.scores["WER %"].n for row in measured if "WER %" in row.scores), default=0)
+    known = f", {texts} of them with a text" if judgements else ""
+    interval = "; below a figure its 95 % bootstrap interval over them" if n > 1 else ""
+    console.print(f"{n} recording{'s' * (n != 1)}{known}, heard at 16 kHz{interval}", highlight=False)
+
+
+def columns(table: Any, *headings: str) -> None:
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if i else "left", overflow="fold")
+
+
+def fields(row: Row) -> list[str]:
+    """The facts of a row as text."""
+    books = None if row.levels is None else f"{row.levels} x {row.card}"
+    kbps, parameters = (None if x is None else f"{x:.{digits}f}" for x, digits in ((row.kbps, 2), (row.parameters, 1)))
+    causal = None if row.causal is None else "yes" if row.causal else "no"
+    frames = None if row.frames is None else f"{row.frames:g}"
+    return ["-" if text is None else str(text) for text in (row.name, row.rate, frames, books, kbps, parameters, causal)]
+
+
+def cell(row: Row, name: str) -> str:
+    """A figure, and below it the interval where there are several recordings."""
+    if name not in row.scores:
+        return "-"
+    score, digits = row.scores[name], 1 if name.endswith(("%", "dB")) else 2
+    interval = f"\n[dim]{score.low:.{digits}f}..{score.high:.{digits}f}[/dim]" if score.n > 1 else ""
+    return f"{score.value:.{digits}f}{interval}"

@@ -110,3 +110,24 @@ def test_bad_input_is_one_sentence(codec, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(SlmError, match="damaged"):
         codecs.load(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [dict(enc_low=3, enc_high=3, dec_low=1, dec_high=1), dict(enc_low=1, enc_high=1, dec_low=3, dec_high=2)])
+def test_nothing_beyond_the_receptive_field_is_heard_by_encoder_or_decoder(shape):
+    torch.manual_seed(0)
+    codec = Codec.Config(n_q=2, card=16, dim=8, enc_width=16, dec_width=16, dec_high_width=16, **shape).build().eval()
+    side, middle, frames = codec.receptive_field, 40, 81
+    audio = torch.randn(1, 1, frames * codec.hop)
+    moved = audio.clone()
+    moved[..., middle * codec.hop : (middle + 1) * codec.hop] += 1
+    with torch.no_grad():
+        heard = (codec.latent(moved) - codec.latent(audio)).abs().amax((0, 1)) > 0
+        latent = torch.randn(1, 8, frames)
+        other = latent.clone()
+        other[..., middle] += 1
+        sounded = (codec.sound(other) - codec.sound(latent)).abs().view(frames, codec.hop).amax(1) > 0
+    for name, changed in (("encoder", heard), ("decoder", sounded)):
+        where = changed.nonzero().squeeze(1)
+        assert len(where) and middle - side <= where.min() and where.max() <= middle + side, name
+    reach = max(int((c.nonzero() - middle).abs().max()) for c in (heard, sounded))
+    assert side - reach <= 3, "and it is no wider than it need be"

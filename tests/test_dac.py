@@ -13,6 +13,7 @@ from typing import Callable
 
 import pytest
 import torch
+from damaged import refuses_a_pickle, refuses_every_cut
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import weight_norm
@@ -201,6 +202,17 @@ def test_ids_and_audio_are_those_of_the_reference_at_every_length(dac, samples):
     assert_same(dac, noise(samples), N_Q)
 
 
+def test_a_padded_batch_is_that_of_the_reference_and_the_row_alone_far_from_its_end(dac):
+    lengths = [3001, 2003, 2999]
+    batch = torch.zeros(3, 1, max(lengths))
+    for i, n in enumerate(lengths):
+        batch[i, :, :n] = noise(n)
+    codes = assert_same(dac, batch, N_Q)
+    for i, n in enumerate(lengths):
+        far = n // HOP - 20  # frames: no layer hears that far
+        assert torch.equal(codes[i : i + 1, :, :far], dac.ours.encode(noise(n))[..., :far])
+
+
 def test_a_latent_narrower_than_the_encoder_is_read_as_the_16_kbps_model_has_it(tmp_path):
     reference = package_model(tmp_path, dim=20)
     assert reference.ours.config.dim == 20
@@ -263,36 +275,12 @@ def test_half_of_a_weight_norm_is_reported_and_not_guessed(tmp_path):
 
 
 def test_a_truncated_file_is_one_sentence(tmp_path, dac):
-    copy = tmp_path / dac.path.name
-    if dac.path.is_dir():
-        copy.mkdir()
-        for file in dac.path.iterdir():
-            (copy / file.name).write_bytes(file.read_bytes())
-    weights = copy / "model.safetensors" if dac.path.is_dir() else copy
-    entire = weights.read_bytes() if dac.path.is_dir() else dac.path.read_bytes()
-    for size in (0, 4, 100, len(entire) // 2, len(entire) - 1):
-        weights.write_bytes(entire[:size])
-        with pytest.raises(SlmError, match=weights.name) as raised:
-            load(copy)
-        assert "\n" not in str(raised.value)
-
-
-class Harmful:
-    def __init__(self, path: str):
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (Path(self.path),))
+    refuses_every_cut(load, dac.path, tmp_path)
 
 
 @pytest.mark.parametrize("write", [pickle.dump, torch.save])
 def test_a_pickle_is_refused_and_never_run(tmp_path, write):
-    trap = tmp_path / "ran"
-    with open(tmp_path / "weights.pth", "wb") as file:
-        write({"state_dict": Harmful(str(trap)), "metadata": {}}, file)
-    with pytest.raises(SlmError, match="weights.pth"):
-        load(tmp_path / "weights.pth")
-    assert not trap.exists()
+    refuses_a_pickle(load, tmp_path / "weights.pth", write, lambda harm: {"state_dict": harm, "metadata": {}})
 
 
 @pytest.mark.parametrize(

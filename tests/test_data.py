@@ -13,6 +13,7 @@ import torch
 from slm.data import audio, batch, cache, corpus, cuts, prepare
 from slm.data.batches import Batches
 from slm.data.crops import Crops
+from slm.data.sounds import Sounds
 from slm.errors import SlmError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -448,6 +449,24 @@ def test_a_clip_that_vanished_is_left_out_with_one_warning(tones, tmp_path):
         (tmp_path / f"in/{name}.wav").unlink()
     with pytest.raises(SlmError, match="cannot be read"), pytest.warns(UserWarning):
         Crops(tones, rate=RATE, seconds=0.5, batch=8, seed=0).at(0)
+
+
+def test_taught_crops_leave_out_a_clip_that_vanished_and_start_on_frames(tones, tmp_path):
+    save(tmp_path / "in/a.wav", 0.1 * np.random.default_rng(0).standard_normal(RATE).astype(np.float32))
+    sounds = Sounds((str(tmp_path / "out"),), seconds=0.5, batch=4, gain=(0.0, 0.0), seed=1)
+    whole = sounds.build({})
+    (tmp_path / "in/b.wav").unlink()
+    with pytest.warns(UserWarning, match="Left out of training: .*b.wav") as caught:
+        crops = sounds.build({})
+    assert len(caught) == 1 and (len(whole.clips), len(crops.clips)) == (2, 1)  # c is shorter than a crop
+    rows = crops.at(3)
+    assert torch.equal(crops.at(3)["audio"], rows["audio"]) and not torch.equal(crops.at(4)["audio"], rows["audio"])
+    assert rows["audio"].shape == (4, 1, 8000) and (rows["teacher"] == -1).all() and rows["teacher"].shape == (4, 25)
+    pieces = torch.from_numpy(crops.clips[0][0].astype(np.float32) / audio.FULL).unfold(0, 8000, 320)
+    assert all((pieces - row).abs().amax(1).min() < 1e-6 for row in rows["audio"][:, 0])
+    (tmp_path / "in/a.wav").unlink()
+    with pytest.raises(SlmError, match="no clip of"), pytest.warns(UserWarning):
+        sounds.build({})
 
 
 # codes on disk

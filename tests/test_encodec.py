@@ -13,6 +13,7 @@ from typing import Callable
 
 import pytest
 import torch
+from damaged import refuses_a_pickle, refuses_every_cut
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -36,7 +37,7 @@ class Reference:
 
     path: Path
     ours: Encodec
-    codes: Callable[[Tensor, float], list[Chunk]]
+    codes: Callable[..., list[Chunk]]  # audio, bandwidth, mask of the samples that are a row's own
     audio: Callable[[list[Chunk]], Tensor]
 
 
@@ -76,8 +77,8 @@ def transformers_model(tmp: Path, channels: int = 1, **config) -> Reference:
     fill_codebooks([layer.codebook.embed for layer in theirs.quantizer.layers], latents)
     theirs.save_pretrained(tmp)
 
-    def codes(audio: Tensor, bandwidth: float) -> list[Chunk]:
-        out = theirs.encode(audio, bandwidth=bandwidth)
+    def codes(audio: Tensor, bandwidth: float, mask: Tensor | None = None) -> list[Chunk]:
+        out = theirs.encode(audio, mask, bandwidth=bandwidth)
         chunks = [Chunk(c, s) for c, s in zip(out.audio_codes, out.audio_scales)]
         chunks[-1].codes = chunks[-1].codes[..., : chunks[-1].codes.shape[-1] - out.last_frame_pad_length]
         return chunks
@@ -108,9 +109,9 @@ def package_model(tmp: Path, stereo: bool) -> Reference:
     fill_codebooks([layer._codebook.embed for layer in quantizer.vq.layers], latents)
     torch.save(theirs.state_dict(), tmp / "encodec.th")
 
-    def codes(audio: Tensor, bandwidth: float) -> list[Chunk]:
+    def codes(audio: Tensor, bandwidth: float, mask: Tensor | None = None) -> list[Chunk]:
         theirs.set_target_bandwidth(bandwidth)
-        return [Chunk(c, s) for c, s in theirs.encode(audio)]
+        return [Chunk(c, s) for c, s in theirs.encode(audio if mask is None else audio * mask)]
 
     def audio(chunks: list[Chunk]) -> Tensor:
         return theirs.decode([(c.codes, c.scale) for c in chunks])
@@ -201,6 +202,29 @@ def test_fewer_levels_are_a_prefix_and_decode_as_such(mono):
     every = mono.ours.encode(audio)
     assert every.shape[1] == 32 and torch.equal(every[:, :8], mono.ours.encode(audio, 6.0))
     assert mono.ours.decode(every[:, :3]).shape == audio.shape
+
+
+def padded(reference: Reference, lengths: list[int], bandwidth: float) -> tuple[list[Chunk], list[Chunk]]:
+    """Our chunks of a batch padded with silence, and the reference's, which was given noise behind the rows and a mask."""
+    batch = noise(max(lengths), reference.ours.channels, len(lengths))
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None, None]).expand_as(batch)
+    return reference.ours.encode_chunks(batch * mask, bandwidth), reference.codes(batch, bandwidth, mask)
+
+
+def test_a_padded_batch_of_24khz_is_that_of_the_reference_with_its_mask(mono):
+    for mine, other in zip(*padded(mono, [5003, 4480, 3001], 6.0), strict=True):
+        assert torch.equal(mine.codes, other.codes)
+
+
+def test_a_padded_batch_of_48khz_is_that_of_the_reference_and_its_full_chunks_those_of_the_row_alone(stereo):
+    lengths = [SECOND + 2003, 9001, SECOND]
+    ours, theirs = padded(stereo, lengths, 6.0)
+    assert len(ours) == len(theirs) == 2
+    for mine, other in zip(ours, theirs):
+        assert torch.equal(mine.codes, other.codes) and torch.allclose(mine.scale.flatten(), other.scale.flatten(), rtol=1e-6)
+    row = noise(SECOND + 2003, 2, 3)[2:, :, :SECOND]
+    alone = stereo.ours.encode_chunks(row, 6.0)[0]
+    assert torch.equal(alone.codes, ours[0].codes[2:]) and torch.allclose(alone.scale, ours[0].scale[2:])
 
 
 def test_a_causal_row_in_a_padded_batch_is_the_row_alone(mono):
@@ -337,36 +361,12 @@ def test_the_report_tells_what_did_not_fit_and_strict_refuses_it(tmp_path):
 
 
 def test_a_truncated_file_is_one_sentence(tmp_path, mono):
-    copy = tmp_path / mono.path.name
-    if mono.path.is_dir():
-        copy.mkdir()
-        for file in mono.path.iterdir():
-            (copy / file.name).write_bytes(file.read_bytes())
-    weights = copy / "model.safetensors" if mono.path.is_dir() else copy
-    whole = weights.read_bytes() if mono.path.is_dir() else mono.path.read_bytes()
-    for size in (0, 4, 100, len(whole) // 2, len(whole) - 1):
-        weights.write_bytes(whole[:size])
-        with pytest.raises(SlmError, match=weights.name) as raised:
-            load(copy)
-        assert "\n" not in str(raised.value)
-
-
-class Harmful:
-    def __init__(self, path: str):
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (Path(self.path),))
+    refuses_every_cut(load, mono.path, tmp_path)
 
 
 @pytest.mark.parametrize("write", [pickle.dump, torch.save])
 def test_a_pickle_is_refused_and_never_run(tmp_path, write):
-    trap = tmp_path / "ran"
-    with open(tmp_path / "model.th", "wb") as file:
-        write({"encoder.model.0.conv.conv.weight_g": Harmful(str(trap))}, file)
-    with pytest.raises(SlmError, match="model.th"):
-        load(tmp_path / "model.th")
-    assert not trap.exists()
+    refuses_a_pickle(load, tmp_path / "model.th", write, lambda harm: {"encoder.model.0.conv.conv.weight_g": harm})
 
 
 def test_anything_else_on_disk_is_one_sentence(tmp_path):
@@ -416,4 +416,7 @@ def test_importing_the_package_is_free_and_load_stays_a_function():
     )
     root = Path(__file__).parent.parent
     assert slm_tokenizers.Encodec is Encodec and slm_tokenizers.load is load
+    assert all(getattr(slm_tokenizers, name).__name__ == name for name in slm_tokenizers.__all__) and len(slm_tokenizers.__all__) == 16
+    with pytest.raises(AttributeError, match="Nothing"):
+        slm_tokenizers.Nothing
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": f"{root}:{root / 'tokenizers'}"}, timeout=60)

@@ -146,3 +146,34 @@ def test_a_wrong_input_is_one_sentence(wrong, says):
     with pytest.raises(SlmError, match=says) as raised:
         wrong()
     assert "\n" not in str(raised.value)
+
+
+def test_dropout_leaves_every_second_row_whole_and_cuts_the_others_behind_some_level():
+    from slm_tokenizers.quantize.learn import LearnedCodebooks
+
+    torch.manual_seed(0)
+    learned = LearnedCodebooks(8, 4, 16)
+    seen = set()
+    for _ in range(8):
+        q = learned(torch.randn(6, 8, 20))
+        heard = (q.codes >= 0).all(-1)  # [B,Q]
+        assert heard[1::2].all() and heard[:, 0].all() and (heard.int().diff(dim=1) <= 0).all()
+        seen |= set(heard[::2].sum(1).tolist())
+    assert seen == {1, 2, 3, 4}, "each number of levels comes up"
+    learned.eval()
+    q = learned(torch.randn(6, 8, 20))
+    assert (q.codes >= 0).all()
+
+
+def test_what_is_decoded_while_learning_is_what_the_kept_levels_say():
+    from slm_tokenizers.quantize.learn import LearnedCodebooks
+
+    torch.manual_seed(0)
+    learned = LearnedCodebooks(8, 4, 16)
+    z = torch.randn(6, 8, 20, requires_grad=True)
+    q = learned(z)
+    every = learned.rvq.get_codes_from_indices(q.codes.clamp(min=0).permute(0, 2, 1))  # [Q,B,T,D]
+    kept = (every * (q.codes >= 0).permute(1, 0, 2)[..., None]).sum(0).transpose(1, 2)
+    torch.testing.assert_close(q.latent, kept, atol=1e-5, rtol=0)
+    q.latent.sum().backward()
+    assert torch.equal(z.grad, torch.ones_like(z)), "straight through"

@@ -1,6 +1,6 @@
 """Self-supervised encoders are the published ones, and learn as published: the numbers of transformers and torchaudio.
 
-Every encoder here is written to disk by its reference and read back by our importer. B rows, N samples, T frames.
+Every encoder here is written to disk by its reference and read back by `slm_tokenizers.load`. B rows, N samples, T frames.
 """
 
 import json
@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from damaged import refuses_every_cut
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import slm_tokenizers
+from slm.codes import encode_file
 from slm.errors import SlmError
 from slm_tokenizers.semantic.conformer import Conformer
 from slm_tokenizers.semantic.contrastive import Contrastive
@@ -29,7 +31,7 @@ from slm_tokenizers.stored import save
 CLOSE = 1e-5
 BASE = dict(num_conv_pos_embeddings=8)
 LARGE = dict(feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, num_conv_pos_embeddings=9)
-LENGTHS = (4807, 400, 3333, 721)  # samples: 14, 1, 10 and 2 frames
+LENGTHS = (4801, 400, 3333, 721)  # samples: 14 (of a prime), 1, 10 and 2 (a sample over)
 
 
 @dataclass
@@ -77,7 +79,7 @@ def reference(tmp: Path, kind: str, **more) -> Reference:
     theirs = tiny(kind, **more)
     theirs.save_pretrained(tmp)
     (tmp / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))
-    return Reference(tmp, theirs, encoder_from_transformers(tmp).model)
+    return Reference(tmp, theirs, slm_tokenizers.load(tmp))
 
 
 @pytest.fixture(scope="module", params=["wav2vec2-base", "wav2vec2-large", "hubert-base", "hubert-large"])
@@ -143,7 +145,7 @@ def test_what_lies_behind_a_row_is_never_heard(speech):
 
 @torch.no_grad()
 def test_hidden_frames_are_hidden_as_in_the_reference(speech):
-    audio, mask = noise(4807)[None], torch.zeros(1, 14, dtype=torch.bool)
+    audio, mask = noise(4801)[None], torch.zeros(1, 14, dtype=torch.bool)
     mask[0, 3:8] = True
     theirs = speech.theirs(audio[:, 0], mask_time_indices=mask).last_hidden_state
     assert (speech.ours(audio, mask).out - theirs).abs().max() <= CLOSE
@@ -171,7 +173,7 @@ def test_recordings_are_levelled_as_by_the_feature_extractor(tmp_path):
 def test_the_filterbank_has_the_numbers_of_the_feature_extractor(bert):
     from transformers import SeamlessM4TFeatureExtractor
 
-    rows = [noise(n) for n in (8000, 16_161, 721, 12_345)]
+    rows = [noise(n) for n in (8000, 16_161, 721, 12_347)]
     batch = SeamlessM4TFeatureExtractor()([row[0].numpy() for row in rows], sampling_rate=16_000, return_tensors="pt")
     ours = bert.ours.features(*rectangle(rows))
     for i, n in enumerate(ours.count.tolist()):
@@ -182,7 +184,7 @@ def test_the_filterbank_has_the_numbers_of_the_feature_extractor(bert):
 
 @torch.no_grad()
 def test_every_conformer_layer_is_that_of_the_reference_and_rows_stay_apart(bert):
-    rows = [noise(n) for n in (8000, 16_161, 721, 12_345)]
+    rows = [noise(n) for n in (8000, 16_161, 721, 12_347)]
     features = bert.ours.features(*rectangle(rows))
     ours = bert.ours.contextual(features)
     theirs = bert.theirs(features.x, attention_mask=features.real.long(), output_hidden_states=True)
@@ -250,6 +252,10 @@ def test_the_report_tells_what_did_not_fit_and_strict_refuses_it(tmp_path):
     assert report.reshaped == {"encoder.layer_norm.bias": ([5], [32])}
 
 
+def test_a_truncated_file_is_one_sentence(speech, tmp_path):
+    refuses_every_cut(slm_tokenizers.load, speech.path, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [
@@ -289,6 +295,20 @@ def test_a_wrong_input_is_one_sentence(speech, wrong, says):
     with pytest.raises(SlmError, match=says) as raised:
         wrong(speech.ours)
     assert "\n" not in str(raised.value)
+
+
+@torch.no_grad()
+def test_an_encoder_says_its_layers_rate_and_hop_and_makes_no_codes(speech, bert, tone_voice, tmp_path):
+    for ours in (speech.ours, bert.ours):
+        assert (ours.rate, ours.hop, ours.dim, ours.depth) == (16_000, 320, 32, 3) and not ours.training
+        audio, lengths = rectangle([noise(n) for n in (8000, 721)])
+        for index, whole in enumerate(ours([noise(8000), noise(721)]).layers):
+            frames = ours.layer(audio, lengths, index)
+            assert torch.equal(frames.x, whole) and frames.x.shape[-1] == ours.dim
+    for folder in (speech.path, bert.path):
+        with pytest.raises(SlmError, match="holds an encoder, a .*, that makes vectors and not codes.*Units") as raised:
+            encode_file(tone_voice, tmp_path / "codes.safetensors", str(folder))
+        assert "\n" not in str(raised.value) and not (tmp_path / "codes.safetensors").exists()
 
 
 def test_less_than_a_vector_of_the_filterbank_is_one_sentence(bert):
@@ -492,6 +512,65 @@ def test_a_row_is_worth_the_same_in_any_batch(name):
         parts = parts + hidden * losses(alone, mask[i : i + 1, :frames], mine, batch["units"][i : i + 1, :frames])
         first += hidden
     assert torch.allclose(whole * int(mask.sum()), parts, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "joint"])
+def test_layer_drop_leaves_layers_out_while_training_and_never_later(kind):
+    encoder = objectives()[kind].encoder
+    encoder.encoder.layerdrop = 1.0
+    audio = noise(5000)[None]
+    layers = encoder.train()(audio).layers
+    assert len(layers) == 3 and all(torch.equal(layer, layers[0]) for layer in layers)
+    layers = encoder.eval()(audio).layers
+    assert not torch.equal(layers[1], layers[0]) and not torch.equal(layers[2], layers[1])
+
+
+@pytest.mark.parametrize("name", ["contrastive", "masked_units"])
+@torch.no_grad()
+def test_the_penalty_is_on_the_frames_of_the_rows_and_not_on_what_lies_behind_them(name):
+    stage = objectives()[name].eval()
+    stage.config.penalty = 3.0
+    batch = batch_of((5000, 3001, 7000), stage)
+    alone = torch.cat([stage.encoder.features(*rectangle([row])).rows for row in batch["audio"]])
+    assert torch.allclose(stage.loss(batch)["penalty"], 3 * alone.square().mean(), rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_frame_without_a_unit_counts_nowhere():
+    stage = objectives()["masked_units"].eval()
+    batch = batch_of((7000, 7000), stage)
+    units = batch["units"].masked_fill(torch.arange(batch["units"].shape[1]) % 4 == 1, -1)
+    features = stage.encoder.features(*rectangle(batch["audio"]))
+    mask = torch.arange(features.x.shape[1]).expand(2, -1) % 3 == 0
+    x = stage.encoder.contextual(features, mask).out
+    losses = stage.losses(features, mask, units)
+    for name, weight, where in (("hidden", 0.7, mask), ("shown", 0.3, ~mask)):
+        expected = F.cross_entropy(stage.scores(x[where]), units[where], ignore_index=-1)
+        assert torch.allclose(losses[name], weight * expected, rtol=1e-5) and (units[where] < 0).any()
+
+
+def test_the_lower_layers_of_w2v_bert_contrast_and_the_upper_ones_say_ids():
+    """Each loss spelled out once more; what is said of the ids teaches the quantiser nothing."""
+    stage = objectives()["joint"].eval()
+    features = stage.encoder.features(*rectangle(batch_of((5000, 7000), stage)["audio"]))
+    mask = torch.arange(features.x.shape[1]) % 3 == 0
+    mask = mask & features.real
+    others = negatives(mask, 5)
+    losses = stage.losses(features, mask, others)
+    heard = stage.encoder.contextual(features, mask)
+    chosen = stage.quantizer(heard.features[mask])
+    ids = chosen.ids[:, 0]
+    assert ids.unique().numel() > 2
+    assert torch.allclose(losses["masked"], F.cross_entropy(stage.head(heard.out[mask]), ids), rtol=1e-5)
+    assert torch.allclose(losses["diversity"], 0.1 * (1 - chosen.perplexity / 6), rtol=1e-5)
+    said, rows = F.normalize(stage.project_hid(heard.layers[1][mask]), dim=-1), []
+    right = F.normalize(chosen.vectors, dim=-1)
+    for i, wrong in enumerate(others):
+        rivals = [right[j] for j in wrong if ids[j] != ids[i]]
+        rows.append(-(torch.stack([right[i], *rivals]) @ said[i] / 0.1).log_softmax(0)[0])
+    assert torch.allclose(losses["contrastive"], torch.stack(rows).mean(), rtol=1e-4)
+    losses["masked"].backward()
+    assert stage.head.weight.grad.any() and stage.quantizer.codevectors.grad is None and stage.quantizer.weight_proj.weight.grad is None
 
 
 def test_the_loss_of_masked_units_is_that_of_torchaudio():

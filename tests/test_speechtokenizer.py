@@ -1,6 +1,6 @@
 """SpeechTokenizer is the published SpeechTokenizer: its ids and its audio, on its own files.
 
-The fixture was made by the reference implementation (make_speechtokenizer.py). B batch, Q levels, T frames, N samples.
+The fixtures were made by the reference implementation (make_speechtokenizer.py). B batch, Q levels, T frames, N samples.
 """
 
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damaged import refuses_a_pickle
 from safetensors import safe_open
 from torch import Tensor
 
@@ -18,19 +19,23 @@ from slm_tokenizers import load
 from slm_tokenizers.importers_speechtokenizer import speechtokenizer_from_folder
 from slm_tokenizers.speechtokenizer import SpeechTokenizer
 
-FIXTURE = Path(__file__).parent / "fixtures" / "speechtokenizer.safetensors"
+FIXTURES = Path(__file__).parent / "fixtures"
 LENGTHS = (40, 41, 79, 333, 1600)
 HOP = 40
 
 
-@pytest.fixture(scope="module")
-def frozen() -> tuple[dict, dict[str, Tensor]]:
+def thawed(name: str) -> tuple[dict, dict[str, Tensor]]:
     """Their config.json, and all tensors by name."""
-    with safe_open(FIXTURE, "pt") as file:
+    with safe_open(FIXTURES / f"{name}.safetensors", "pt") as file:
         return json.loads(file.metadata()["config"]), {name: file.get_tensor(name) for name in file.keys()}
 
 
-def write(folder: Path, frozen, name: str = "SpeechTokenizer.pt", drop: str = "", **config) -> Path:
+@pytest.fixture(scope="module")
+def frozen() -> tuple[dict, dict[str, Tensor]]:
+    return thawed("speechtokenizer")
+
+
+def write_folder(folder: Path, frozen, name: str = "SpeechTokenizer.pt", drop: str = "", **config) -> Path:
     """A folder as the authors publish it."""
     folder.mkdir(exist_ok=True)
     weights = {key.removeprefix("model."): tensor for key, tensor in frozen[1].items() if key.startswith("model.")}
@@ -41,7 +46,7 @@ def write(folder: Path, frozen, name: str = "SpeechTokenizer.pt", drop: str = ""
 
 @pytest.fixture(scope="module")
 def ours(frozen, tmp_path_factory) -> SpeechTokenizer:
-    return load(write(tmp_path_factory.mktemp("speechtokenizer"), frozen))
+    return load(write_folder(tmp_path_factory.mktemp("speechtokenizer"), frozen))
 
 
 @pytest.mark.parametrize("samples", LENGTHS)
@@ -61,6 +66,19 @@ def test_levels_after_the_first_sound_as_those_of_the_reference(frozen, ours):
     assert (ours.decode(codes[:, 1:]) - voice).abs().max() > 1e-2
 
 
+def test_the_variant_with_snake_has_the_ids_and_audio_of_the_reference(tmp_path):
+    snake = thawed("speechtokenizer_snake")
+    ours, tensors = load(write_folder(tmp_path, snake)), snake[1]
+    alphas = [p for name, p in ours.named_parameters() if name.endswith("alpha")]
+    assert ours.config.snake and len(alphas) == 20 and not any((p == 1).any() for p in alphas)
+    for samples in (41, 333, 1600):
+        codes, made = tensors[f"codes.{samples}"].long().transpose(0, 1), tensors[f"made.{samples}"]
+        assert torch.equal(ours.encode(tensors[f"audio.{samples}"]), codes)
+        assert made.std() > 0.01 and (ours.decode(codes) - made).abs().max() <= 1e-5
+    assert all(level.unique().numel() >= 12 for level in codes.unbind(1))
+    assert speechtokenizer_from_folder(tmp_path).report.complete
+
+
 def test_the_ids_of_the_fixture_mean_something(frozen):
     assert all(level.unique().numel() >= 12 for level in frozen[1]["codes.1600"])
 
@@ -74,16 +92,16 @@ def test_the_published_size_is_that_of_the_published_model():
 
 
 def test_the_report_accounts_for_every_tensor(frozen, tmp_path):
-    report = speechtokenizer_from_folder(write(tmp_path, frozen)).report
+    report = speechtokenizer_from_folder(write_folder(tmp_path, frozen)).report
     held = [name for name in frozen[1] if name.startswith("model.")]
     assert report.complete and len(report.mapped) + len(report.unused) == len(held)
     assert len(report.unused) == 3 * 4 + 2 and "transform.weight" in report.unused
 
 
 def test_another_name_of_the_one_checkpoint_is_found(frozen, tmp_path):
-    folder = write(tmp_path, frozen, "SpeechTokenizer_best_dev.pt")
+    folder = write_folder(tmp_path, frozen, "SpeechTokenizer_best_dev.pt")
     assert isinstance(load(folder), SpeechTokenizer)
-    write(tmp_path, frozen, "another.pt")
+    write_folder(tmp_path, frozen, "another.pt")
     with pytest.raises(SlmError, match="there are 2"):
         load(folder)
 
@@ -91,27 +109,27 @@ def test_another_name_of_the_one_checkpoint_is_found(frozen, tmp_path):
 def test_what_does_not_fit_is_one_sentence(frozen, tmp_path):
     lacking = "encoder.model.0.conv.conv.weight_v"
     cases = {
-        "only 'ELU' is supported": dict(activation="Snake"),
+        "'GELU' but only 'ELU' and 'Snake' are supported": dict(activation="GELU"),
+        "20 missing": dict(activation="Snake"),
         "cannot have": dict(strides=None),
         "of another shape": dict(n_filters=3),
         "1 missing": dict(drop=lacking),
     }
     for i, (says, wrong) in enumerate(cases.items()):
         with pytest.raises(SlmError, match=says) as raised:
-            load(write(tmp_path / str(i), frozen, **wrong))
+            load(write_folder(tmp_path / str(i), frozen, **wrong))
         assert "\n" not in str(raised.value)
     with pytest.raises(SlmError, match="there are 0"):
         (tmp_path / "0" / "SpeechTokenizer.pt").unlink()
         load(tmp_path / "0")
-    report = speechtokenizer_from_folder(tmp_path / "3", strict=False).report
+    report = speechtokenizer_from_folder(tmp_path / "4", strict=False).report
     assert report.missing == ["encoder.layers.0.conv.parametrizations.weight.original1"]
 
 
-def test_a_pickle_is_refused(frozen, tmp_path):
-    folder = write(tmp_path, frozen)
-    (folder / "SpeechTokenizer.pt").write_bytes(pickle.dumps({"a": Path("x")}))
-    with pytest.raises(SlmError, match="SpeechTokenizer.pt"):
-        load(folder)
+@pytest.mark.parametrize("write", [pickle.dump, torch.save])
+def test_a_pickle_is_refused_and_never_run(frozen, tmp_path, write):
+    folder = write_folder(tmp_path, frozen)
+    refuses_a_pickle(lambda _: load(folder), folder / "SpeechTokenizer.pt", write, lambda harm: {"transform.weight": harm})
 
 
 @pytest.mark.parametrize(

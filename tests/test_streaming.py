@@ -4,15 +4,19 @@ B batch, C channels, N samples, T frames.
 """
 
 import pytest
+import soundfile
 import torch
 from torch import Tensor
 
+from slm import codes
 from slm.errors import SlmError
+from slm_tokenizers import stored
 from slm_tokenizers.codec import Codec
 from slm_tokenizers.encodec import Encodec, stereo_48khz
+from slm_tokenizers.mimi import Mimi
+from slm_tokenizers.mimi_stream import DecodeStream, EncodeStream
 from slm_tokenizers.pieces import decode_in_pieces, encode_in_pieces
 from slm_tokenizers.soundstream import SoundStream
-from slm_tokenizers.streaming import StreamDecoder, StreamEncoder
 
 HOP = 40
 HELD = ("kept", "before", "none")  # what a layer of a stream remembers
@@ -95,18 +99,64 @@ def test_every_causal_encodec_streams(fields):
     assert again.shape == audio.shape and (again - other.decode(codes, 1513)).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("samples", [1, HOP - 1, HOP, 1311])
-def test_a_causal_soundstream_streams(samples):
+def soundstream(**fields) -> SoundStream:
     torch.manual_seed(1)
-    codec = SoundStream.Config(n_q=3, card=64, dim=8, n_filters=2, ratios=(5, 4, 2)).build().eval()
+    codec = SoundStream.Config(n_q=3, card=64, dim=8, n_filters=2, ratios=(5, 4, 2), **fields).build().eval()
+    enliven(codec)
     with torch.no_grad():
         spread(codec.codebooks, codec.latent(noise(4000)))
-    audio = noise(samples)
-    codes = codec.encode(audio)
-    encoder = StreamEncoder(codec.encoder, codec.codebooks, 1, codec.hop, 3, silent_end=True)
-    assert torch.equal(streamed(encoder, audio, cuts(samples, 3, 90)), codes)
-    decoder = StreamDecoder(codec.decoder.net, codec.codebooks, codec.hop, samples)
-    assert (streamed(decoder, codes, cuts(codes.shape[-1], 4, 3)) - codec.decode(codes, samples)).abs().max() <= 1e-5
+    return codec
+
+
+def mimi() -> Mimi:
+    torch.manual_seed(2)
+    small = dict(n_q=3, card=64, code_dim=8, dim=16, n_filters=4, ratios=(5, 4), depth=2, heads=2, mlp=24, window=12)
+    codec = Mimi.Config(**small).build().eval()
+    with torch.no_grad():
+        z = codec.latent(noise(4000))
+        for part in (codec.quantizer.semantic, codec.quantizer.acoustic):
+            spread(part.books, part.inward(z))
+    return codec
+
+
+CAUSAL = {
+    "Encodec": encodec,
+    "SoundStream": soundstream,
+    "SoundStream as EnCodec": lambda: soundstream(pad="reflect", lstm=1, shortcut=True, compress=2),
+    "SoundStream without norm": lambda: soundstream(norm="none", residuals=1),
+    "Mimi": mimi,
+}
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_every_causal_codec_streams_in_pieces_of_any_size(name):
+    """Seed 0 gives it one sample and one frame at a time."""
+    codec = CAUSAL[name]()
+    least = HOP if name == "Encodec" else 1
+    for seed in range(5):
+        dice = torch.Generator().manual_seed(seed)
+        samples = int(torch.randint(least, 500, (), generator=dice))
+        audio = noise(samples, batch=2)
+        codes, frames = codec.encode(audio), -(-samples // HOP)
+        back = codec.decode(codes, samples)
+        assert codes.shape[-1] == frames and codes.unique().numel() > min(10, frames) and back.std() > 1e-3
+        sizes = [[1] * n if seed == 0 else cuts(n, seed, most) for n, most in ((samples, 150), (frames, 5))]
+        if name == "Mimi":
+            encoder, decoder = EncodeStream(codec, batch=2), DecodeStream(codec, batch=2)
+            sizes = [[n for n in row if n] for row in sizes]
+        else:
+            encoder, decoder = codec.stream_encoder(), codec.stream_decoder(samples)
+        assert torch.equal(streamed(encoder, audio, sizes[0]), codes)
+        again = streamed(decoder, codes, sizes[1])[..., :samples]
+        assert again.shape == audio.shape and (again - back).abs().max() <= 1e-5 * max(1.0, float(back.abs().max()))
+
+
+def test_a_stream_of_fewer_levels_is_a_prefix():
+    codec = soundstream()
+    codes = streamed(codec.stream_encoder(2), noise(1311), cuts(1311, 5, 90))
+    assert torch.equal(codes, codec.encode(noise(1311))[:, :2])
+    again, back = streamed(codec.stream_decoder(), codes, cuts(codes.shape[-1], 6, 3)), codec.decode(codes)
+    assert (again - back).abs().max() <= 1e-5 * float(back.abs().max())
 
 
 def test_a_frame_comes_out_as_soon_as_it_is_heard(codec):
@@ -144,7 +194,8 @@ def test_a_codec_that_hears_the_future_is_refused_in_one_sentence():
     stereo = stereo_48khz()
     stereo.n_filters, stereo.dim = 2, 8
     plain = Encodec.Config(n_q=2, dim=8, n_filters=2, causal=False)
-    for config in (stereo, plain):
+    around = SoundStream.Config(n_q=2, dim=8, n_filters=2, causal=False)
+    for config in (stereo, plain, around):
         for make in (config.build().stream_encoder, config.build().stream_decoder):
             with pytest.raises(SlmError, match="not causal") as raised:
                 make()
@@ -181,24 +232,61 @@ def test_a_wrong_use_is_one_sentence(codec, wrong, says):
     assert "\n" not in str(raised.value)
 
 
-def test_a_long_file_in_pieces_is_the_file_at_once_for_a_causal_codec(codec):
-    audio = noise(20_011)
+@pytest.mark.parametrize("make", [encodec, soundstream])
+def test_a_long_file_in_pieces_is_the_file_at_once_for_a_causal_codec(make):
+    codec, audio = make(), noise(20_011)
     codes = codec.encode(audio)
     assert torch.equal(encode_in_pieces(codec, audio, seconds=0.3), codes)
-    assert (decode_in_pieces(codec, codes, 20_011, seconds=0.3) - codec.decode(codes, 20_011)).abs().max() <= 1e-5
+    back = codec.decode(codes, 20_011)
+    assert (decode_in_pieces(codec, codes, 20_011, seconds=0.3) - back).abs().max() <= 1e-5 * max(1.0, float(back.abs().max()))
 
 
 @pytest.mark.parametrize("samples", [1, 77, 4000, 40_003])
 def test_a_long_file_in_pieces_is_the_file_at_once_for_our_codec(samples):
-    torch.manual_seed(2)
-    codec = Codec.Config(hop=64, n_fft=128, n_q=3, card=64, dim=8, enc_width=16, dec_width=16, dec_high_width=16).build().eval()
-    with torch.no_grad():
-        spread(codec.codebooks, codec.latent(noise(8000)))
-    audio = noise(samples, batch=2)
+    codec, audio = spectral(), noise(samples, batch=2)
     codes = codec.encode(audio)
     assert torch.equal(encode_in_pieces(codec, audio, seconds=0.1), codes)
     again = decode_in_pieces(codec, codes, samples, seconds=0.1)
     assert again.shape == audio.shape and (again - codec.decode(codes, samples)).abs().max() <= 1e-5
+
+
+def spectral() -> Codec:
+    torch.manual_seed(2)
+    codec = Codec.Config(hop=64, n_fft=128, n_q=3, card=64, dim=8, enc_width=16, dec_width=16, dec_high_width=16).build().eval()
+    with torch.no_grad():
+        spread(codec.codebooks, codec.latent(noise(8000)))
+    return codec
+
+
+@pytest.mark.parametrize("make", [encodec, soundstream, spectral])
+def test_a_long_recording_becomes_a_file_of_codes_in_pieces_and_nothing_changes(make, tmp_path, monkeypatch):
+    codec, samples = make(), 23_017
+    stored.save(codec, tmp_path / "codec", exact=True)
+    soundfile.write(tmp_path / "in.wav", noise(samples)[0, 0].numpy(), codec.rate)
+
+    def through(name: str) -> tuple[Tensor, Tensor]:
+        path = tmp_path / f"{name}.safetensors"
+        codes.encode_file(tmp_path / "in.wav", path, str(tmp_path / "codec"))
+        codes.decode_file(path, tmp_path / f"{name}.wav")
+        return codes.read_codes(path)[0], torch.from_numpy(soundfile.read(tmp_path / f"{name}.wav")[0])
+
+    whole, back = through("whole")
+    monkeypatch.setattr(codes, "PIECE", 0.2)
+    for verb in ("encode", "decode"):
+        monkeypatch.setattr(type(codec), verb, short(getattr(type(codec), verb), (samples if verb == "encode" else len(whole.T)) // 2))
+    cut, again = through("cut")
+    assert torch.equal(cut, whole) and whole.unique().numel() > 20
+    assert len(again) == len(back) == samples and (again - back).abs().max() <= 1e-4 and back.std() > 1e-3
+
+
+def short(run, most: int):
+    """`run`, but nothing longer than `most` may come."""
+
+    def limited(self, x: Tensor, *more):
+        assert x.shape[-1] <= most, f"{x.shape[-1]} at once"
+        return run(self, x, *more)
+
+    return limited
 
 
 def test_a_codec_without_a_finite_context_is_not_cut_in_pieces():

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import slm_tokenizers
+from slm.codes import decode_file, encode_file, read_codes
 from slm.data.madeup import MadeUpSounds
 from slm.errors import SlmError
 from slm.train.loop import Train
@@ -87,11 +89,23 @@ def test_units_come_back_from_disk_with_their_source(units, tmp_path):
     assert torch.equal(again.encode(noise(8000)[None]), units.encode(noise(8000)[None]))
 
 
+def test_units_of_a_recording_are_a_file_of_codes_and_no_audio_comes_of_them(units, tone_voice, tmp_path):
+    units.write(tmp_path)
+    done = encode_file(tone_voice, tmp_path / "codes.safetensors", str(tmp_path))
+    samples = torch.from_numpy(soundfile.read(tone_voice, dtype="float32")[0])
+    assert torch.equal(read_codes(done.path)[0], units.encode(samples[None, None])[0])
+    with pytest.raises(SlmError, match="a Units, which makes codes but no audio of them"):
+        decode_file(done.path, tmp_path / "out.wav")
+    assert not (tmp_path / "out.wav").exists()
+
+
 def test_fitting_is_the_same_each_time(units):
     again = Units.Config(units.config.source, units.config.layer, 12).build()
     again.source.load_state_dict(units.source.state_dict())
     again.fit(MadeUpSounds().build({}), Train(steps=3))
     assert torch.equal(again.centroids, units.centroids) and again.config.origin == units.config.origin
+    again.fit(MadeUpSounds().build({}), Train(steps=3, seed=1))
+    assert not torch.equal(again.centroids, units.centroids)
 
 
 def test_clusters_refuse_any_other_source(tmp_path):
@@ -208,10 +222,15 @@ def test_mfcc_are_those_of_kaldi_and_count_the_frames_of_a_50_hz_encoder():
         frames = Mfcc.Config().build().layer(noise(samples)[None], torch.tensor([samples]))
         assert frames.x.shape == (1, int(encoder.features(*rectangle([noise(samples)])).count), 39)
         assert torch.equal(frames.x[0, :, :13], mfcc(noise(samples), use_energy=False)[::2])
-    # a difference over five cepstra, which the first and the last repeat (Young et al., The HTK Book, 5.9)
-    first = torch.nn.functional.pad(mfcc(noise(8080), use_energy=False).T[None], (2, 2), mode="replicate")[0].T
-    slope = sum(n * (first[2 + n : len(first) - 2 + n] - first[2 - n : len(first) - 2 - n]) for n in (1, 2)) / 10
-    assert torch.allclose(frames.x[0, :, 13:26], slope[::2], atol=1e-4)
+    cepstra = mfcc(noise(8080), use_energy=False)
+    assert torch.allclose(frames.x[0, :, 13:26], slope(cepstra)[::2], atol=1e-4)
+    assert torch.allclose(frames.x[0, :, 26:], slope(slope(cepstra))[::2], atol=1e-4)
+
+
+def slope(x: Tensor) -> Tensor:
+    """x [L,13]: a difference over five cepstra, which the first and the last repeat (Young et al., The HTK Book, 5.9)."""
+    x = torch.nn.functional.pad(x.T[None], (2, 2), mode="replicate")[0].T
+    return sum(n * (x[2 + n : len(x) - 2 + n] - x[2 - n : len(x) - 2 - n]) for n in (1, 2)) / 10
 
 
 def test_labelled_crops_have_a_unit_for_every_frame_of_the_encoder(tmp_path):
@@ -289,6 +308,11 @@ def test_merges_over_thousands_of_units_keep_every_id_its_unit():
     model = learn(rows, 2000, 2001)
     assert model.merges == [(1999, 0)] and model.encode(rows[0]).tolist() == [2000, 2000, 5, 1023]
     assert model.encode(torch.arange(2000)).tolist() == list(range(2000))
+
+
+def test_a_pair_that_came_once_is_no_merge():
+    assert learn([torch.tensor([0, 1, 2, 3])], 4, 10).merges == []
+    assert learn([torch.tensor([0, 1, 2, 0, 1])], 4, 10).merges == [(0, 1)]
 
 
 def test_learning_refuses_a_unit_that_is_none():

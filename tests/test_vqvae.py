@@ -9,12 +9,14 @@ import torch
 from slm.data.madeup import MadeUpSounds
 from slm.errors import SlmError
 from slm.nn.mel import PRESETS, LogMel
+from slm.train.loop import Train
 from slm_tokenizers import load, stored
 from slm_tokenizers.griffinlim import griffin_lim
-from slm_tokenizers.kmeansmel import KMeansMel, kmeans
+from slm_tokenizers.kmeansmel import KMeansMel
 from slm_tokenizers.melvq import LearningMelVQ, MelVQ
 from slm_tokenizers.quantize.learn import LearnedCodebooks
 from slm_tokenizers.quantize.search import nearest
+from slm_tokenizers.semantic.units import cluster
 from slm_tokenizers.vqvae import VQVAE
 from slm_vocoders.hifigan import HiFiGAN
 
@@ -32,7 +34,7 @@ def speech() -> torch.Tensor:
     return MadeUpSounds(0.64, 6, 8000, 160).build({}).at(0)["audio"]
 
 
-TOKENIZERS = [WAVE, TINY, KMeansMel.Config(MEL, 2, 16)]
+TOKENIZERS = [WAVE, TINY, KMeansMel.Config(MEL, 2, card=16)]
 
 
 @pytest.mark.parametrize("config", TOKENIZERS, ids=["VQVAE", "MelVQ", "KMeansMel"])
@@ -104,27 +106,54 @@ def test_it_learns_and_every_level_brings_it_nearer(speech):
     assert 0.9 * nothing > off[0] > off[1] > off[2] and codes.unique().numel() >= 8
 
 
-def test_k_means_never_gets_worse_and_finds_what_is_there():
+class Given:
+    """Data whose every batch is the same audio [B,1,N]."""
+
+    def __init__(self, audio: torch.Tensor) -> None:
+        self.audio = audio
+
+    def at(self, step: int) -> dict:
+        return {"audio": self.audio}
+
+
+def test_k_means_finds_what_is_there():
     draw = torch.Generator().manual_seed(5)
     centres = torch.randn(4, 6, generator=draw) * 10
     x = centres[torch.arange(400) % 4] + 0.1 * torch.randn(400, 6, generator=draw)
-    for seed in range(5):
-        found, distances = kmeans(x, 4, 20, seed)
-        assert all(after <= before + 1e-4 for before, after in zip(distances, distances[1:]))
-    best = min((kmeans(x, 4, 20, seed) for seed in range(8)), key=lambda r: r[1][-1])
-    assert torch.cdist(centres, best[0]).amin(1).max() < 0.1
-    with pytest.raises(SlmError, match="5 centres.*there are 4"):
-        kmeans(x[:4], 5, 1, 0)
+    assert torch.cdist(centres, cluster(x, 4)).amin(1).max() < 0.1
 
 
 def test_k_means_on_mel_falls_with_more_codes(speech):
     def off(card):
-        tokenizer = KMeansMel.Config(MEL, 2, card).build()
-        tokenizer.fit(speech)
+        tokenizer = KMeansMel.Config(MEL, 2, card=card).build()
+        tokenizer.fit(Given(speech), Train(steps=1))
         return float((tokenizer.mel(tokenizer.encode(speech)) - MEL.build()(speech)).square().mean())
 
     offs = [off(card) for card in (2, 8, 32)]
     assert offs[0] > offs[1] > offs[2]
+    with pytest.raises(SlmError, match="192 frames cannot have 200 clusters"):
+        off(200)
+
+
+def test_each_level_of_k_means_leaves_as_much_as_it_was_fitted_to_leave(speech, tmp_path):
+    """Prefixes of the levels decode, each nearer than the one before, and what is loaded again is what was written."""
+    tokenizer = KMeansMel.Config(MEL, 2, n_q=3, card=8).build()
+    fitted = [level["distance"] for level in tokenizer.fit(Given(speech), Train(steps=2))]
+    codes, wanted = tokenizer.encode(speech), MEL.build()(speech)
+    left = [float((tokenizer.mel(codes[:, :q]) - wanted).square().mean()) for q in (1, 2, 3)]
+    assert left == pytest.approx(fitted, rel=1e-4) and left[0] > left[1] > left[2]
+    assert torch.equal(tokenizer.encode(speech, 2), codes[:, :2])
+    tokenizer.write(tmp_path)
+    assert torch.equal(load(tmp_path).encode(speech), codes)
+
+
+def test_k_means_is_deterministic(speech):
+    def centres(seed):
+        tokenizer = KMeansMel.Config(MEL, 2, n_q=2, card=8).build()
+        tokenizer.fit(Given(speech), Train(steps=1, seed=seed))
+        return tokenizer.codebooks.embed
+
+    assert torch.equal(centres(0), centres(0)) and not torch.equal(centres(0), centres(1))
 
 
 def test_griffin_lim_speaks_the_mel_it_is_given(speech):

@@ -4,7 +4,8 @@
 
 16 kHz, 80 frames a second, 1 + 2 + 3 levels of 1024 (4.8 kbit/s). Phones are labelled each 20 ms; a code frame takes the label
 it lies in. `codec.decode(codec.encode(one), voice=codec.voice(other))` is meant to be one's words in the other's voice.
-Not shown to learn yet: in short runs on made-up speech its content codes fell together. A part to work on, not to rely on.
+Shrunken, and for 500 steps on real speech, all levels keep their codes in use and the voice alone tells speakers well. Not shown
+yet: that the reversal parts the streams, and that the voice moves to the other's. slm.evaluate.probe measures it in longer runs.
 """
 
 from pathlib import Path

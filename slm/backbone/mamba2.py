@@ -2,6 +2,7 @@
 
 B batch   S steps   D width   I inner width = expand D = H P   G groups   N state width   M = I + 2GN channels of the convolution
 """
+
 import math
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slm.backbone.convolve import convolve, tail, widen
 from slm.backbone.ssd import runs, ssd_chunked, ssd_step
 from slm.errors import SlmError
 from slm.nn.norm import GatedRMSNorm, RMSNorm
@@ -24,18 +26,11 @@ class State:
     conv: list[Tensor]
     ssm: list[Tensor]
 
-    def index(self, rows: Tensor) -> "State":
-        """Rows selected, repeated or reordered, as an independent copy."""
-        return State([c[rows] for c in self.conv], [s[rows] for s in self.ssm])
-
-    @staticmethod
-    def cat(states: list["State"]) -> "State":
-        """The rows of several states as one batch."""
-        return State([torch.cat(c) for c in zip(*(s.conv for s in states))], [torch.cat(h) for h in zip(*(s.ssm for s in states))])
-
 
 class Mamba2(nn.Module):
     """x [B,S,D] -> hidden [B,S,D], causal, with a state of constant size."""
+
+    causal = True
 
     @dataclass
     class Config:
@@ -66,15 +61,16 @@ class Mamba2(nn.Module):
 
     def start(self, batch: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> State:
         """The state of `batch` rows that have seen nothing; `dtype` is that of the convolution's part."""
-        weight = self.norm_f.weight
+        weight = self.layers[0].norm.weight
         device, dtype, c, mixer = device or weight.device, dtype or weight.dtype, self.config, self.layers[0].mixer
         return State(
             [torch.zeros(batch, c.d_conv - 1, mixer.channels, device=device, dtype=dtype) for _ in self.layers],
             [torch.zeros(batch, mixer.heads, c.headdim, c.d_state, device=device, dtype=mixer.wide) for _ in self.layers],
         )
 
-    def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None,
-                documents: Tensor | None = None, cond: None = None) -> tuple[Tensor, State | None]:
+    def forward(
+        self, x: Tensor, state: State | None = None, lengths: Tensor | None = None, documents: Tensor | None = None, cond: None = None
+    ) -> tuple[Tensor, State | None]:
         """x [B,S,D] -> hidden [B,S,D] and, if a state was given, the state after each row's `lengths` [B] real steps.
 
         documents [B,S]: ids of documents packed side by side; nothing crosses from one to the next (only without a state).
@@ -83,7 +79,7 @@ class Mamba2(nn.Module):
             raise SlmError("Mamba2 takes no conditioning vector; use Transformer.Config(adaptive=...) or put it in the stream.")
         if documents is not None and state is not None:
             raise SlmError("documents are packed only where no state is kept; give a state or documents, not both.")
-        real = None                                                       # without a state, padding at the end disturbs nothing
+        real = None  # without a state, padding at the end disturbs nothing
         if lengths is not None and state is not None:
             real = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
         run = None if documents is None else runs(documents)
@@ -104,8 +100,9 @@ class Block(nn.Module):
         self.mixer = Mixer(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, memory: tuple[Tensor, Tensor] | None, lengths: Tensor | None, real: Tensor | None,
-                run: Tensor | None) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    def forward(
+        self, x: Tensor, memory: tuple[Tensor, Tensor] | None, lengths: Tensor | None, real: Tensor | None, run: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         y, memory = self.mixer(self.norm(x), memory, lengths, real, run)
         return x + self.dropout(y), memory
 
@@ -135,16 +132,17 @@ class Mixer(nn.Module):
         """The dtype of decays and states: float32, or float64 for float64 weights."""
         return torch.promote_types(self.A_log.dtype, torch.float32)
 
-    def forward(self, x: Tensor, memory: tuple[Tensor, Tensor] | None, lengths: Tensor | None, real: Tensor | None,
-                run: Tensor | None) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    def forward(
+        self, x: Tensor, memory: tuple[Tensor, Tensor] | None, lengths: Tensor | None, real: Tensor | None, run: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         gate, mixed, dt = self.in_proj(x).split([self.inner, self.channels, self.heads], -1)
         dt = F.softplus(dt.to(self.wide) + self.dt_bias)
         if real is not None:
-            dt = dt * real[..., None]                                     # a padded step neither decays nor writes
-        window = None if memory is None else torch.cat([memory[0].to(mixed.dtype), mixed], 1)
-        mixed = F.silu(self._convolve(mixed, window, run))
+            dt = dt * real[..., None]  # a padded step neither decays nor writes
+        window = widen(mixed, None if memory is None else memory[0], self.config.d_conv - 1)
+        mixed = F.silu(convolve(window, self.conv1d.weight, self.conv1d.bias, x.shape[1], run))
         values, B, C = mixed.split([self.inner, self.shared, self.shared], -1)
-        values = values.unflatten(-1, (self.heads, -1))                   # [B,S,H,P]
+        values = values.unflatten(-1, (self.heads, -1))  # [B,S,H,P]
         B, C = (t.unflatten(-1, (self.config.groups, -1)) for t in (B, C))
         A = -self.A_log.to(self.wide).exp()
         if memory is not None and x.shape[1] == 1:
@@ -154,29 +152,4 @@ class Mixer(nn.Module):
             y, ssm = ssd_chunked(values, dt, A, B, C, self.config.chunk, None if memory is None else memory[1], run)
         y = torch.addcmul(y, values, self.D.to(y.dtype)[:, None]).flatten(-2)
         y = self.out_proj(self.norm(y, gate))
-        return y, None if memory is None else (self._tail(window, lengths).to(memory[0].dtype), ssm)
-
-    def _convolve(self, mixed: Tensor, window: Tensor | None, run: Tensor | None) -> Tensor:
-        """mixed [B,S,M] through the causal depthwise convolution; `window` [B,d_conv-1+S,M] has the past in front.
-
-        Tap by tap in the layout at hand: on a CPU twice as fast as a depthwise conv1d and its transposes. With `run`,
-        a tap is silent where it would hear another document.
-        """
-        steps, reach = mixed.shape[1], self.config.d_conv - 1
-        window = F.pad(mixed, (0, 0, reach, 0)) if window is None else window
-        taps = self.conv1d.weight[:, 0].t().contiguous().to(mixed.dtype)
-        y = torch.addcmul(self.conv1d.bias.to(mixed.dtype), mixed, taps[reach])
-        for k in range(reach):
-            heard = window[:, k : k + steps]
-            if run is not None:
-                heard = heard * (run == F.pad(run, (reach - k, 0), value=-1)[:, :steps])[..., None]
-            y = torch.addcmul(y, heard, taps[k])
-        return y
-
-    def _tail(self, window: Tensor, lengths: Tensor | None) -> Tensor:
-        """The d_conv-1 inputs before each row's next real step."""
-        reach = self.config.d_conv - 1
-        if lengths is None:
-            return window[:, window.shape[1] - reach :]
-        at = lengths[:, None] + torch.arange(reach, device=window.device)  # window[:, 0] lies d_conv-1 steps back
-        return window.gather(1, at[..., None].expand(-1, -1, window.shape[2]))
+        return y, None if memory is None else (tail(window, self.config.d_conv - 1, lengths).to(memory[0].dtype), ssm)

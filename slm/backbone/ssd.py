@@ -9,6 +9,7 @@ Decays are cumulated and exponentiated in float32 (or wider); matrix products fo
 x [B,S,H,P]   dt [B,S,H]   A [H] < 0   B, C [B,S,G,N]   state [B,H,P,N]
 B batch   S steps   H heads   P head width   G groups of heads that share B and C   N state width   K chunks   L chunk length
 """
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,8 +20,9 @@ def runs(documents: Tensor) -> Tensor:
     return F.pad((documents[:, 1:] != documents[:, :-1]).long().cumsum(1), (1, 0))
 
 
-def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int = 64, state: Tensor | None = None,
-                run: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def ssd_chunked(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: int = 64, state: Tensor | None = None, run: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """y [B,S,H,P] in x's dtype, and the state after the last step in dt's.
 
     dt is positive; a step with dt = 0 leaves the state alone. `run` [B,S] never decreases; the state is forgotten where
@@ -36,15 +38,15 @@ def ssd_chunked(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, chunk: i
         run = None if run is None else torch.cat([run, run[:, -1:].expand(-1, pad)], 1)
     x, dt, B, C = (t.unflatten(1, (chunks, length)) for t in (x, dt, B, C))
     run = None if run is None else run.unflatten(1, (chunks, length))
-    sums = _cumulate(dt * A, run)                                         # [B,K,L,H]
-    B, C = B.transpose(2, 3), C.transpose(2, 3)                           # [B,K,G,L,N]
+    sums = _cumulate(dt * A, run)  # [B,K,L,H]
+    B, C = B.transpose(2, 3), C.transpose(2, 3)  # [B,K,G,L,N]
 
     inside = _inside(sums, dt, x, B, C, run)
     written, kept, read = _crossings(sums, run)
     writes = (x * (dt * written).to(x.dtype)[..., None]).unflatten(3, (groups, heads // groups)).permute(0, 1, 3, 4, 5, 2)
-    new = (writes.flatten(3, 4) @ B).unflatten(3, (heads // groups, -1)).flatten(2, 3)      # [B,K,H,P,N]
+    new = (writes.flatten(3, 4) @ B).unflatten(3, (heads // groups, -1)).flatten(2, 3)  # [B,K,H,P,N]
     starts, state = _carry(new, kept, state)
-    across = C @ starts.unflatten(2, (groups, -1)).flatten(3, 4).transpose(-1, -2)          # [B,K,G,L,hP]
+    across = C @ starts.unflatten(2, (groups, -1)).flatten(3, 4).transpose(-1, -2)  # [B,K,G,L,hP]
     across = across.transpose(2, 3).reshape(inside.shape)
     y = torch.addcmul(inside, across, read.to(inside.dtype)[..., None])
     return y.flatten(1, 2)[:, :steps].to(x.dtype), state
@@ -75,7 +77,7 @@ def _inside(sums: Tensor, dt: Tensor, x: Tensor, B: Tensor, C: Tensor, run: Tens
     scaled = sums - dt.clamp(min=1e-30).log()
     # -inf before exp, never a product after it: above the diagonal exp overflows and its gradient would be nan.
     decay = sums.transpose(2, 3)[..., :, None] - scaled.transpose(2, 3)[..., None, :]
-    decay = decay.masked_fill_(hidden, -torch.inf).exp_().unflatten(2, (groups, -1))        # [B,K,G,H/G,L,L]
+    decay = decay.masked_fill_(hidden, -torch.inf).exp_().unflatten(2, (groups, -1))  # [B,K,G,H/G,L,L]
     scores = C @ B.transpose(-1, -2)
     scores = scores[:, :, :, None] * decay.to(scores.dtype)
     return (scores.flatten(2, 3) @ x.transpose(2, 3)).transpose(2, 3)
@@ -109,7 +111,7 @@ def ssd_quadratic(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Ten
     B, C = B.repeat_interleave(share, 2), C.repeat_interleave(share, 2)
     sums = (dt * A).cumsum(1)
     past = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()[..., None]
-    decay = (sums[:, :, None] - sums[:, None]).masked_fill(~past, -torch.inf).exp()             # [B,S,S,H]
+    decay = (sums[:, :, None] - sums[:, None]).masked_fill(~past, -torch.inf).exp()  # [B,S,S,H]
     return torch.einsum("bthn,bshn,btsh,bshp->bthp", C, B, decay, x * dt[..., None])
 
 

@@ -2,11 +2,13 @@
 
     B rows   N samples   T = N / hop frames
 
-Crops start on frame borders, so that labels and codes count the same frames. Speech without alignments is labelled -1.
+Crops start on frame borders, so that labels and codes count the same frames. Speech without alignments is labelled -1. A file that
+cannot be read is left out with one warning, as in crops.py.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,11 @@ class SoundCrops:
             for cut in track(list(cut_files.load(folder)), f"Reading {folder}"):
                 if cut_files.speaker_of(cut) in config.held_out:
                     continue
-                samples, rate = cut_files.audio_of(cut)
+                try:
+                    samples, rate = cut_files.audio_of(cut)
+                except SlmError as error:
+                    warnings.warn(f"Left out of training: {error}", stacklevel=2)
+                    continue
                 clip = audio.narrow(audio.resample(samples, rate, config.rate)[0])
                 frames = len(clip) // config.hop
                 if frames <= self.frames:

@@ -6,6 +6,10 @@
     speaker.py     whose voice it is: cosine of an independent speaker encoder
     mos.py         a predicted mean opinion score
     codec.py       distances between a recording and its reconstruction
+    coders.py      a recording through a codec and back, and the bits between
+    opus.py        Opus, the yardstick of codecs
+    recordings.py  recordings to measure on, from wherever they are listed
+    resynthesis.py what distances and judges make of what came through a coder
     interval.py    bootstrap intervals and a paired permutation test
     pairs.py       what is to be said, in whose voice, and how the speaker said it
     judge.py       all judges hear every kind of audio the same way

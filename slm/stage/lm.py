@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slm.backbone.gated_conv import GatedConv
+from slm.backbone.hybrid import Hybrid
 from slm.backbone.mamba2 import Mamba2
+from slm.backbone.rwkv import RWKV
 from slm.backbone.transformer import Transformer
 from slm.condition.guide import Guide
 from slm.condition.voice import Voice
@@ -43,7 +46,9 @@ class LM(nn.Module):
     @dataclass
     class Config:
         parts: list[Part] = field(default_factory=list)
-        backbone: Transformer.Config | Mamba2.Config = field(default_factory=Transformer.Config)
+        backbone: Transformer.Config | Mamba2.Config | RWKV.Config | GatedConv.Config | Hybrid.Config = field(
+            default_factory=Transformer.Config
+        )
         guide: Guide.Config | None = None
         voice: Voice.Config | None = None
         sampling: dict[str, Sampling] = field(default_factory=dict)  # by part
@@ -63,6 +68,8 @@ class LM(nn.Module):
         self.streams = {p.name: streams[p.name] for p in self.parts}
         self.vocabulary = Vocabulary(sizes(self.parts, self.streams))
         self.backbone = config.backbone.build()
+        if not self.backbone.causal:
+            raise SlmError(f"a language model says one step after the other: its {type(self.backbone).__name__} must be causal")
         dim = self.backbone.dim
         self.embed = nn.Embedding(self.vocabulary.size, dim)
         self.head = nn.Linear(dim, self.vocabulary.size)

@@ -1,9 +1,12 @@
 """Tokenizers turn audio or text into integer codes, and back. They know nothing of language models or vocoders.
 
-    Encodec    a neural codec: audio [B,C,N] <-> codes [B,Q,T]
-    Phonemes   text as phonemes <-> ids [L]
-    Bytes      text as UTF-8 bytes <-> ids [L]
-    load       a tokenizer from a file or folder on disk
+    Codec, SoundStream, Encodec, DAC, Mimi, SpeechTokenizer, VQVAE    codecs: audio [B,1,N] <-> codes [B,Q,T]
+    MelVQ, KMeansMel          mel as codes, and back to audio by phase estimation
+    Units                     clusters of an encoder's vectors: audio -> codes [B,1,T], without a way back
+    SpeechEncoder, Conformer  encoders, of which units are made: audio -> vectors [B,T,D]
+    UnitBPE                   units <-> fewer, longer ones
+    Phonemes, Bytes           text <-> ids [L]
+    load                      any of those that hold audio, from a file or folder on disk
 
 Each name is imported when it is first used, so importing the package costs nothing.
 """
@@ -14,18 +17,30 @@ from importlib import import_module
 from slm_tokenizers.load import load
 
 _homes = {
-    "Encodec": "slm_tokenizers.encodec",
-    "Phonemes": "slm_tokenizers.text.phonemes",
-    "Bytes": "slm_tokenizers.text.bytes",
+    "Bytes": "text.bytes",
+    "Codec": "codec",
+    "Conformer": "semantic.conformer",
+    "DAC": "dac",
+    "Encodec": "encodec",
+    "KMeansMel": "kmeansmel",
+    "MelVQ": "melvq",
+    "Mimi": "mimi",
+    "Phonemes": "text.phonemes",
+    "SoundStream": "soundstream",
+    "SpeechEncoder": "semantic.encoder",
+    "SpeechTokenizer": "speechtokenizer",
+    "UnitBPE": "semantic.unit_bpe",
+    "Units": "semantic.units",
+    "VQVAE": "vqvae",
 }
 
-__all__ = ["Bytes", "Encodec", "Phonemes", "load"]
+__all__ = ["load", *_homes]
 
 
 def __getattr__(name: str):
     if name not in _homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_homes[name]), name)
+    return getattr(import_module(f"{__name__}.{_homes[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -134,10 +134,10 @@ class Codec(nn.Module):
 
     @property
     def receptive_field(self) -> int:
-        """Frames of context on each side that decide a frame of decoded audio."""
+        """Frames of context on each side that decide a frame of codes or of decoded audio, whichever needs more."""
         c, side = self.config, KERNEL // 2
-        spill = -(-c.n_fft // (c.hop // c.fine))  # fine frames that overlap in the iSTFT
-        return c.dec_low * side + -(-(c.dec_high * side + spill) // c.fine) + 1
+        spill = -(-c.n_fft // (c.hop // c.fine))  # fine frames that overlap in the STFT and its inverse
+        return max(low * side + -(-(high * side + spill) // c.fine) + 1 for low, high in ((c.enc_low, c.enc_high), (c.dec_low, c.dec_high)))
 
     def as_stored(self) -> "Codec":
         """Rounds the weights to what `save` writes, so that codes made now are those of the codec that is loaded later."""

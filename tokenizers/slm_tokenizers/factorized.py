@@ -12,6 +12,7 @@ B batch, N samples, D width of a latent, Q levels of all streams, T = ceil(N / h
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +73,7 @@ class FACodec(nn.Module):
         self.books = nn.ModuleDict({n: Factorised(q, config.card, config.dim, config.narrow) for n, q in self.levels.items()})
         self.listener = Listener(config.dim, config.voice)
         self.decoder = Decoder(shape, config.voice)
+        centre(self.encoder, self.books)
 
     def as_stored(self) -> "FACodec":
         """Rounds the weights to what is saved, so that codes made now are those of the codec that is loaded later."""
@@ -123,6 +125,21 @@ class FACodec(nn.Module):
         """
         latent = sum(self.books[name].decode(part) for name, part in self.split(codes).items())
         return self.decoder(latent.transpose(1, 2), voice)[..., :samples]
+
+
+@torch.no_grad()
+def centre(encoder: nn.Module, books: nn.Module) -> None:
+    """Start with latents that move about zero, at about the strength of the audio, instead of resting at a constant.
+
+    Codes are compared by angle. As torch initialises convolutions, each layer weakens the signal by the root of three and adds its bias,
+    so that here more than 99 % of a latent's energy would be the same in every frame, every frame would get the same code, and
+    commitment would hold it there.
+    """
+    for name, parameter in (*encoder.named_parameters(), *books.named_parameters()):
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif name.endswith("original0"):  # the lengths of the weights, in weight norm
+            parameter.mul_(math.sqrt(3))
 
 
 class Listener(nn.Module):

@@ -50,10 +50,13 @@ class LearningFactors(nn.Module):
         content: float = 5.0
         speaker: float = 5.0
         reversal: float = 1.0
+        rise: int = 10_000  # steps in which the reversal grows to that: streams that tell nothing yet would flee from it into few codes
         drop: float = 0.5  # share of rows that must do without detail
 
         def build(self) -> "LearningFactors":
             return LearningFactors(self)
+
+    updates: Tensor
 
     def __init__(self, config: "LearningFactors.Config") -> None:
         super().__init__()
@@ -64,6 +67,7 @@ class LearningFactors(nn.Module):
         self.phones = nn.ModuleDict({name: head(dim, config.phones) for name in STREAMS})
         self.melody = nn.ModuleDict({name: head(dim, 2) for name in STREAMS})  # height and voicing
         self.voice = head(dim, config.codec.voice)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def reconstruct(self, batch: dict) -> Reconstruction:
         audio = batch["audio"]
@@ -74,6 +78,7 @@ class LearningFactors(nn.Module):
             voice = self.codec.listener(latent)
             losses = self.told(made, batch) | self.hidden(made, voice, batch) | self.kept(made, latent)
         if self.training:
+            self.updates += 1
             self.codec.decoder.average.lerp_(voice.detach().mean(0), 1 - DECAY)
         return Reconstruction(audio, self.codec.decoder(self.heard(made), voice), losses)
 
@@ -103,7 +108,8 @@ class LearningFactors(nn.Module):
 
     def hidden(self, made: dict, voice: Tensor, batch: dict) -> dict[str, Tensor]:
         """What a stream must hide: each head lowers its loss, and through the reversal the stream raises it."""
-        turned = {name: reverse(m.latent, self.config.reversal) for name, m in made.items()}
+        strength = self.config.reversal * min(1.0, (int(self.updates) + 1) / max(1, self.config.rise))
+        turned = {name: reverse(m.latent, strength) for name, m in made.items()}
         losses = {f"{name}_melody": self.melody_loss(name, turned[name], batch) for name in ("content", "detail")}
         if "teacher" in batch:
             losses |= {f"{name}_phones": self.phone_loss(name, turned[name], batch) for name in ("prosody", "detail")}

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from slm.errors import SlmError
 from slm_tokenizers.importers import OLD_WEIGHT_NORM, TH_NAMES
-from slm_tokenizers.reading import Report, fill, read_config, read_torch, renamed, require, state_dict
+from slm_tokenizers.reading import Report, fill, read_config, read_torch, renamed, state_dict
 from slm_tokenizers.speechtokenizer import SpeechTokenizer
 
 WEIGHTS = "SpeechTokenizer.pt"
+ACTIVATIONS = ("ELU", "Snake")
 TEACHING = re.compile(r"transform\.(weight|bias)|quantizer\.layers\.\d+\.codebook\.(inited|cluster_size|embed_avg)")
 
 
@@ -53,7 +54,8 @@ def weights_file(folder: Path) -> Path:
 
 def config_of(config: dict, where: Path) -> SpeechTokenizer.Config:
     """Our Config of theirs; SlmError if a field is missing, or says what this model does not do."""
-    require(config, {"activation": "ELU"}, where)
+    if config.get("activation", "ELU") not in ACTIVATIONS:
+        raise SlmError(f"{where}: activation is {config['activation']!r} but only {' and '.join(map(repr, ACTIVATIONS))} are supported")
     try:
         return SpeechTokenizer.Config(
             rate=int(config["sample_rate"]),
@@ -67,6 +69,7 @@ def config_of(config: dict, where: Path) -> SpeechTokenizer.Config:
             dilation=int(config["dilation_base"]),
             lstm=int(config["lstm_layers"]),
             bidirectional=bool(config["bidirectional"]),
+            snake=config.get("activation") == "Snake",
         )
     except (TypeError, ValueError, LookupError) as error:
         raise SlmError(f"{where}: a field is missing or has a value that SpeechTokenizer cannot have ({error})") from error

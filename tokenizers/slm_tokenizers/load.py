@@ -1,7 +1,8 @@
-"""A path in, a tokenizer out: recognises what lies on disk by its content, never by its name.
+"""A path in, a tokenizer out, or an encoder that one is made of: recognises what lies on disk by its content, never by its name.
 
 - a folder whose config.json says "class": "slm_tokenizers.codec.Codec", or another class of this package, is one that we trained;
 - a folder whose config.json says "model_type": "encodec", "dac" or "mimi" is that codec, saved by transformers;
+- one that says "wav2vec2", "hubert" or "wav2vec2-bert" is that encoder: audio in, vectors out, of which Units make codes;
 - a folder whose config.json has "strides" and "semantic_dimension" is SpeechTokenizer, as its authors saved it;
 - a file is DAC, from the `descript-audio-codec` package, if it holds a state dict beside the model's arguments;
 - any other file is EnCodec, a state dict of the `encodec` package.
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 OURS = "slm_tokenizers."
+CODECS = ("encodec", "dac", "mimi")  # model_type
 
 
 def load(path: str | Path) -> nn.Module:
     """The tokenizer at `path`, on the CPU, in evaluation mode.
 
+    An encoder has `rate`, `hop`, `dim`, `depth` and `layer(audio [B,1,N], lengths [B], index) -> Frames`, but no `encode`.
     SlmError if nothing is there, if the layout is none of those above, if a file is damaged or does not fit
     the model, or if it holds pickled objects other than tensors (these are never executed).
     """
@@ -63,10 +66,14 @@ def from_folder(folder: Path) -> nn.Module:
         from slm_tokenizers.importers_mimi import mimi_from_transformers
 
         return mimi_from_transformers(folder).model
+    from slm_tokenizers.semantic.importers import KINDS, encoder_from_transformers
+
+    if config.get("model_type") in KINDS:
+        return encoder_from_transformers(folder).model
     from slm_tokenizers.importers_speechtokenizer import is_speechtokenizer, speechtokenizer_from_folder
 
     if is_speechtokenizer(config):
         return speechtokenizer_from_folder(folder).model
     said = {key: config[key] for key in ("class", "model_type") if key in config} or "neither"
-    needed = f"a class {OURS + '…'!r} or the model_type 'encodec', 'dac' or 'mimi'"
+    needed = f"a class {OURS + '…'!r} or the model_type {', '.join(map(repr, CODECS + KINDS))}"
     raise SlmError(f"{folder}/config.json: {needed} is needed but it says {said}")

@@ -4,13 +4,17 @@ Tagliasacchi et al., 2020, "SEANet: A Multi-modal Speech Enhancement Network";
 Défossez et al., 2022, "High Fidelity Neural Audio Compression", section 3.1.
 
 B batch, C audio channels, N samples, D width of a latent, T frames; hop = product of the ratios, T = ceil(N / hop).
-Inside the network a tensor is [B,W,L], W and L changing at each strided layer.
+Inside the network a tensor is [B,W,L], W and L changing at each strided layer. On a CPU and without gradients it lies in memory as
+[B,L,W], where a convolution is one product of matrices without a copy before and after: the same sums in another order.
 The names of the weights are those of the transformers layout of EnCodec.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
@@ -102,11 +106,15 @@ class Conv(nn.Module):
         total = (kernel - 1) * dilation + 1 - stride
         self.right = 0 if shape.causal else total // 2
         self.left = total - self.right
+        self.kept = Kept(by_rows)
 
     def forward(self, x: Tensor) -> Tensor:
         # The last window is filled up, so that the decoder never returns fewer samples than came in.
         fill = -x.shape[-1] % self.stride
-        return self.norm(self.conv(self.extend(x, self.left, self.right + fill)))
+        x = self.extend(x, self.left, self.right + fill)
+        if not quick(x):
+            return self.norm(self.conv(x))
+        return self.norm(convolve(x, self.kept.weight(self.conv), self.conv.bias, self.stride, self.conv.dilation[0]))
 
 
 class Upsample(nn.Module):
@@ -117,10 +125,12 @@ class Upsample(nn.Module):
         self.conv, self.norm = normed(nn.ConvTranspose1d(width, out, 2 * stride, stride), shape.norm)
         self.stride = stride
         self.left = 0 if shape.causal else stride - stride // 2
+        self.kept = Kept(partial(side_by_side, stride=stride))
 
     def forward(self, x: Tensor) -> Tensor:
         # Group norm sees the surplus as well, hence the cut comes after it.
-        return self.norm(self.conv(x)).narrow(-1, self.left, x.shape[-1] * self.stride)
+        y = spread(x, self.kept.weight(self.conv), self.conv.bias, self.stride) if quick(x) else self.conv(x)
+        return self.norm(y).narrow(-1, self.left, x.shape[-1] * self.stride)
 
 
 class Residual(nn.Module):
@@ -167,17 +177,65 @@ def normed(conv: nn.Module, norm: str) -> tuple[nn.Module, nn.Module]:
     return conv, nn.GroupNorm(1, conv.out_channels)
 
 
+class Kept:
+    """The weight of a convolution as the quick way wants it, made anew whenever its parameters are others or were written to."""
+
+    def __init__(self, make: Callable[[Tensor], Tensor]):
+        self.make, self.made, self.of = make, None, None
+
+    def weight(self, conv: nn.Module) -> Tensor:
+        now = [(p.data_ptr(), p.dtype, None if p.is_inference() else p._version) for p in conv.parameters()]
+        if self.of != now or any(version is None for *_, version in now):
+            self.made, self.of = self.make(conv.weight.detach()), now
+        return self.made
+
+
+def by_rows(weight: Tensor) -> Tensor:
+    """[W',W,K] -> the same, lying in memory as [W',K,W]."""
+    return weight.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def side_by_side(weight: Tensor, stride: int) -> Tensor:
+    """A transposed convolution's [W,W',2*stride] -> [stride*W',W,2], that of a convolution with `stride` outputs side by side."""
+    width, out, _ = weight.shape
+    return by_rows(weight.view(width, out, 2, stride).flip(2).permute(3, 1, 0, 2).reshape(stride * out, width, 2))
+
+
+def quick(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1) -> Tensor:
+    """x [B,W,L], weight [W',W,K] -> [B,W',L'], which lies in memory as [B,L',W']; the values are those of F.conv1d."""
+    rows, width, length = x.shape
+    x = x.transpose(1, 2).contiguous()  # [B,L,W], no copy if x came from here
+    # Told in strides, because those of a single channel or row would be taken for the other order.
+    x = x.as_strided((rows, width, 1, length), (length * width, 1, length * width, width))
+    return F.conv2d(x, weight.unsqueeze(2), bias, (1, stride), 0, (1, dilation)).squeeze(2)
+
+
+def spread(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    """x [B,W,L], weight `side_by_side` -> [B,W',(L+1)*stride]: F.conv_transpose1d, whose outputs each hear two neighbours of x."""
+    y = convolve(silence(x, 1, 1), weight, None if bias is None else bias.repeat(stride))  # [B,stride*W',L+1]
+    return y.transpose(1, 2).reshape(len(x), -1, weight.shape[0] // stride).transpose(1, 2)
+
+
 def reflect(x: Tensor, left: int, right: int) -> Tensor:
     """x [B,W,L] -> [B,W,left+L+right] mirrored at both ends; where x is too short to mirror, silence is appended first."""
     short = max(left, right) + 1 - x.shape[-1]
     if short <= 0:
-        return F.pad(x, (left, right), mode="reflect")
-    return F.pad(F.pad(x, (0, short)), (left, right), mode="reflect")[..., :-short]
+        return pad(x, left, right, "reflect")
+    return pad(pad(x, 0, short), left, right, "reflect")[..., :-short]
 
 
 def silence(x: Tensor, left: int, right: int) -> Tensor:
     """x [B,W,L] -> [B,W,left+L+right] with zeros at both ends."""
-    return F.pad(x, (left, right))
+    return pad(x, left, right)
+
+
+def pad(x: Tensor, left: int, right: int, mode: str = "constant") -> Tensor:
+    # Of four axes F.pad keeps the order in memory.
+    return F.pad(x.unsqueeze(2), (left, right, 0, 0), mode=mode).squeeze(2) if left or right else x
 
 
 def check(shape: Shape) -> None:

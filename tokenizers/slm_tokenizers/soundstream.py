@@ -21,6 +21,7 @@ from slm.errors import SlmError
 from slm_tokenizers import seanet, stored
 from slm_tokenizers.quantize.residual import Codebooks
 from slm_tokenizers.seanet import Encoder, Shape
+from slm_tokenizers.streaming import StreamDecoder, StreamEncoder
 
 
 class SoundStream(nn.Module):
@@ -95,6 +96,14 @@ class SoundStream(nn.Module):
         """latent [B,D,T], codes' vectors summed or something near them -> audio [B,1,T*hop]"""
         return self.decoder(latent.transpose(1, 2))
 
+    def stream_encoder(self, n_q: int | None = None) -> StreamEncoder:
+        """A new recording, coded as it comes, with the codes of `encode`. SlmError if this codec is not causal."""
+        return StreamEncoder(self.encoder, self.codebooks, 1, self.hop, self.n_q if n_q is None else n_q, silent_end=True)
+
+    def stream_decoder(self, samples: int | None = None) -> StreamDecoder:
+        """New codes, decoded as they come, with the audio of `decode`. SlmError if this codec is not causal."""
+        return StreamDecoder(self.decoder.net, self.codebooks, self.hop, samples)
+
 
 class Decoder(nn.Module):
     """latent [B,T,D] -> audio [B,1,T*hop], time before width as every decoder that learns in taught.py has it."""
@@ -120,11 +129,13 @@ def speechtokenizer() -> SoundStream.Config:
 
 
 def whole_frames(audio: Tensor, hop: int) -> Tensor:
-    """audio [B,1,N] -> [B,1,ceil(N/hop)*hop], silence at its end. SlmError on another shape, or no samples."""
+    """audio [B,1,N] -> [B,1,ceil(N/hop)*hop], silence at its end. SlmError on another shape, no samples, or NaN."""
     if audio.ndim != 3 or audio.shape[1] != 1:
         raise SlmError(f"the codec hears mono audio [B,1,N], not {list(audio.shape)}")
     if audio.shape[-1] == 0:
         raise SlmError("the codec was given no samples; it needs at least one")
+    if not audio.isfinite().all():
+        raise SlmError("audio holds NaN or infinite samples")
     return F.pad(audio, (0, -audio.shape[-1] % hop))
 
 

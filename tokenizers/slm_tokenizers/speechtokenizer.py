@@ -1,7 +1,8 @@
 """SpeechTokenizer: a residual codec whose first level was taught what HuBERT hears, so that it tells the words and the rest the voice.
 
 Zhang et al., 2023, "SpeechTokenizer: Unified Speech Tokenizer for Speech Large Language Models". EnCodec's network, not causal and
-wider, at 16 kHz, with an LSTM in both directions in the encoder. Inference only: the weights come from a checkpoint.
+wider, at 16 kHz, with an LSTM in both directions in the encoder. Inference only: the weights come from a checkpoint. A variant has
+DAC's activation, Snake (Ziyin et al., 2020), in place of ELU.
 
 B batch, N samples, D width of a latent, Q levels, T frames of `hop` samples; T = ceil(N / hop).
 """
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from slm.errors import SlmError
+from slm_tokenizers.dac import Snake
 from slm_tokenizers.mono import check_audio, cut
 from slm_tokenizers.quantize.residual import Codebooks, check_codes
 from slm_tokenizers.seanet import Decoder, Encoder, Shape
@@ -36,6 +38,7 @@ class SpeechTokenizer(nn.Module):
         dilation: int = 2
         lstm: int = 2
         bidirectional: bool = True
+        snake: bool = False  # instead of ELU
 
         def build(self) -> "SpeechTokenizer":
             """A module with random weights. SlmError if the fields contradict each other."""
@@ -55,6 +58,8 @@ class SpeechTokenizer(nn.Module):
         self.rate, self.hop, self.n_q, self.card = config.rate, shape.hop, config.n_q, config.card
         self.encoder = Encoder(shape)
         self.decoder = Decoder(shape)
+        if config.snake:
+            snaked(self.encoder), snaked(self.decoder)
         self.quantizer = Codebooks(config.n_q, config.card, config.dim)
 
     @torch.no_grad()
@@ -84,6 +89,14 @@ class SpeechTokenizer(nn.Module):
     def stream_decoder(self, samples: int | None = None) -> StreamDecoder:
         """Always an SlmError: this codec is not causal."""
         return StreamDecoder(self.decoder, self.quantizer, self.hop, samples)
+
+
+def snaked(net: nn.Module) -> None:
+    """Puts a Snake in the place of each ELU, as wide as the convolution behind it."""
+    for layers in [part for part in net.modules() if isinstance(part, nn.Sequential)]:
+        for i, layer in enumerate(layers):
+            if isinstance(layer, nn.ELU):
+                layers[i] = Snake(layers[i + 1].conv.in_channels)
 
 
 def check(config: SpeechTokenizer.Config) -> None:

@@ -21,7 +21,7 @@ DEAD = 0.1
 @dataclass
 class Quantized:
     latent: Tensor  # [B,D,T], straight-through
-    codes: Tensor  # [B,Q,T], -1 at levels that quantiser dropout removed
+    codes: Tensor  # [B,Q,T], -1 at levels that quantiser dropout left out
     commitment: Tensor  # scalar
     first: Tensor  # [B,D,T], the first level alone, straight-through: what the semantic teacher sees
 
@@ -33,26 +33,38 @@ class LearnedCodebooks(nn.Module):
 
     Args:
         dim, n_q, card: width of a vector, levels, codes a level.
-        dropout: when true, each step keeps a random number of levels (at least one).
+        dropout: when true, every second row of a batch keeps a random number of levels (at least one), as in DAC (Kumar et al., 2023).
+            Codebooks learn from all rows.
     """
 
     def __init__(self, dim: int, n_q: int, card: int, dropout: bool = True) -> None:
         super().__init__()
         from vector_quantize_pytorch import ResidualVQ
 
+        self.dropout = dropout
         self.rvq = ResidualVQ(
             dim=dim, num_quantizers=n_q, codebook_size=card, codebook_dim=None, shared_codebook=False,
-            quantize_dropout=dropout, quantize_dropout_cutoff_index=0, kmeans_init=True, kmeans_iters=10,
+            quantize_dropout=False, kmeans_init=True, kmeans_iters=10,
             decay=0.99, threshold_ema_dead_code=DEAD, commitment_weight=1.0, rotation_trick=False,
             use_cosine_sim=False, stochastic_sample_codes=False, accept_image_fmap=False,
         )
 
     def forward(self, z: Tensor) -> Quantized:
         """z [B,D,T] in fp32 -> Quantized."""
-        x = z.transpose(1, 2)
-        latent, codes, commit, every = self.rvq(x, return_all_codes=True)
+        x = z.transpose(1, 2)  # [B,T,D]
+        _, codes, commit, every = self.rvq(x, return_all_codes=True)  # every [Q,B,T,D]
+        keep = self.keep(len(z), len(every), z.device)
+        latent = x + ((every * keep.T[:, :, None, None]).sum(0) - x).detach()
         first = x + (every[0] - x).detach()
-        return Quantized(latent.transpose(1, 2), codes.permute(0, 2, 1), commit.sum(), first.transpose(1, 2))
+        codes = codes.permute(0, 2, 1).masked_fill(~keep[:, :, None], -1)
+        return Quantized(latent.transpose(1, 2), codes, commit.sum(), first.transpose(1, 2))
+
+    def keep(self, rows: int, levels: int, device: torch.device) -> Tensor:
+        """Which levels of each row are heard [B,Q]."""
+        count = torch.full((rows,), levels, device=device)
+        if self.dropout and self.training:
+            count[::2] = torch.randint(1, levels + 1, (rows,), device=device)[::2]
+        return torch.arange(levels, device=device) < count[:, None]
 
     @property
     def embed(self) -> Tensor:

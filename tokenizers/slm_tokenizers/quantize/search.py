@@ -21,11 +21,20 @@ def search(x: Tensor, embed: Tensor, known: list[Tensor], codes: Tensor) -> None
     """x [N,D], embed [Q,C,D] -> fills codes [Q',N], a level for each of the Q' squares, each searching what the last left over."""
     scores = x.new_empty(len(x), embed.shape[1])
     for level, (book, square, out) in enumerate(zip(embed, known, codes)):
-        torch.mm(2 * x, book.t(), out=scores)
-        torch.sub(x.pow(2).sum(1, keepdim=True), scores, out=scores).add_(square)
-        out.copy_(torch.min(scores, dim=1).indices)
+        torch.mm(x, book.t(), out=scores)
+        # Twice a float is exact, before the sum or after it.
+        torch.sub(x.pow(2).sum(1, keepdim=True), scores, alpha=2, out=scores).add_(square)
+        smallest(scores, out)
         if level + 1 < len(known):
             x = x - F.embedding(out, book)
+
+
+def smallest(scores: Tensor, out: Tensor) -> None:
+    """scores [N,C] -> out [N], where the smallest is, the first of equals. numpy looks at many at once, torch at one by one."""
+    if scores.is_cpu and scores.dtype in (torch.float32, torch.float64):
+        scores.numpy().argmin(1, out=out.numpy())
+    else:
+        torch.min(scores, dim=1, out=(scores.new_empty(len(scores)), out))
 
 
 def nearest(x: Tensor, embed: Tensor) -> Tensor:

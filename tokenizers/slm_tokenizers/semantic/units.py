@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from slm.errors import SlmError
+from slm_tokenizers import load
 from slm_tokenizers.semantic.features import rectangle
 
 NONE = -1  # behind the end of a row
@@ -114,20 +115,10 @@ def source_of(described: Any) -> nn.Module:
     """A config or a folder -> what units are made of, in evaluation mode and never trained. SlmError if it is something else."""
     if not isinstance(described, str) and not hasattr(described, "build"):
         raise SlmError(f"source is {described!r} but must be the config or the folder of an encoder")
-    source = encoder_in(Path(described)) if isinstance(described, str) else described.build()
+    source = load(described) if isinstance(described, str) else described.build()
     if not hasattr(source, "layer"):
         raise SlmError(f"{described} holds a {type(source).__name__}, whose layers cannot be heard; units need an encoder")
     return source.eval().requires_grad_(False)
-
-
-def encoder_in(folder: Path) -> nn.Module:
-    """An encoder of ours, or one that transformers saved."""
-    from slm_tokenizers import load
-    from slm_tokenizers.reading import read_config
-    from slm_tokenizers.semantic.importers import KINDS, encoder_from_transformers
-
-    foreign = folder.is_dir() and read_config(folder).get("model_type") in KINDS
-    return encoder_from_transformers(folder).model if foreign else load(folder)
 
 
 def origin(source: nn.Module, layer: int) -> Origin:
@@ -137,15 +128,18 @@ def origin(source: nn.Module, layer: int) -> Origin:
     return Origin(f"{fingerprint(source)}{digest(source.config)}", layer, source.dim, source.rate / source.hop)
 
 
-def cluster(frames: Tensor, card: int, seed: int = 0) -> Tensor:
-    """frames [M,D] -> centroids [K,D], by k-means on parts of them at a time. SlmError if M < K or a frame is not finite."""
+def cluster(frames: Tensor, card: int, seed: int = 0, starts: int = 5) -> Tensor:
+    """frames [M,D] -> centroids [K,D], by k-means on parts of them at a time, from the best of so many `starts`.
+
+    SlmError if M < K or a frame is not finite.
+    """
     from sklearn.cluster import MiniBatchKMeans
 
     if len(frames) < card:
         raise SlmError(f"{len(frames)} frames cannot have {card} clusters; use more audio or fewer units")
     if not frames.isfinite().all():
         raise SlmError("frames hold NaN or infinite numbers, which have no cluster")
-    found = MiniBatchKMeans(card, batch_size=10_000, n_init=5, max_no_improvement=100, reassignment_ratio=0.0, random_state=seed)
+    found = MiniBatchKMeans(card, batch_size=10_000, n_init=starts, max_no_improvement=100, reassignment_ratio=0.0, random_state=seed)
     return torch.from_numpy(found.fit(frames.double().numpy()).cluster_centers_).float()
 
 
