@@ -353,11 +353,16 @@ def demo(
 
 @app.command()
 def bench(
-    what: Annotated[Optional[list[str]], typer.Argument(metavar="[WHAT]...", help="encodec, rvq. Default: all.")] = None,
+    what: Annotated[
+        Optional[list[str]], typer.Argument(metavar="[WHAT]...", help="encodec, rvq, mamba2, transformer; or long. Default: the first two.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="With 1, processor time is shown, which a busy machine hardly changes.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 9,
     small: Annotated[bool, typer.Option("--small", help="Tiny shapes: does it run? Their times mean nothing.")] = False,
     json_file: Annotated[Optional[Path], typer.Option("--json", metavar="FILE", help="Write every figure there too.")] = None,
+    minutes: Annotated[int, typer.Option(min=1, help="long: how much audio.")] = 60,
+    patience: Annotated[float, typer.Option(min=0, help="long: minutes on the wall after which the Transformer is stopped.")] = 60.0,
+    plot: Annotated[Optional[Path], typer.Option(metavar="FILE", help="long: draw the curves there, a PNG.")] = None,
 ) -> None:
     """Measure our speed beside other implementations, in one run.
 
@@ -365,10 +370,14 @@ def bench(
       slm bench
       slm bench encodec --repeats 21 --json runs/bench.json
       slm bench rvq --threads 2
+      slm bench long --minutes 60 --patience 10 --json long.json --plot long.png
 
     All do the same task with the same weights, in turns, and what they return is compared. "of the limit" says how near the time is to
-    that of the products of matrices alone, at the speed that this machine reaches in a large one.
+    that of the products of matrices alone, at the speed that this machine reaches in a large one. "long" shows what a step of a backbone
+    takes of memory and time, minute after minute of audio.
     """
+    if "long" in (what or ()):
+        return _bench_long(what, minutes, patience, small, json_file, plot)
     from slm.bench.run import bench as measure
     from slm.bench.run import save, show
 
@@ -377,6 +386,27 @@ def bench(
     if json_file:
         save(json_file, limits, results, threads, repeats)
         typer.echo(json_file)
+
+
+def _bench_long(what: list[str], minutes: int, patience: float, small: bool, json_file: Path | None, picture: Path | None) -> None:
+    from slm.bench.long import line, long, plot, save
+    from slm.codes import check_output
+
+    if what != ["long"]:
+        raise SlmError("'long' is measured alone; leave out the others.")
+    if picture:
+        check_output(picture, (".png",))
+
+    def heard(curves: list) -> None:
+        typer.echo(line(curves[-1]))
+        if json_file:
+            save(json_file, curves)
+
+    curves = long(minutes, patience, heard, small)
+    if picture:
+        plot(picture, curves)
+    for written in filter(None, (json_file, picture)):
+        typer.echo(written)
 
 
 @app.command()

@@ -63,7 +63,8 @@ def change(config: Any, text: str) -> Any:
     """A copy of config with one place changed; text is "a.b.0.c=value".
 
     The path goes through fields, dict keys and list positions. The value is a Python literal, a constructor such as
-    `Mamba2.Config(dim=64, depth=2)`, or else a string. SlmError: an unknown path or a value of another type than the field's.
+    `Mamba2.Config(dim=64, depth=2)`, a list of them, or else a string.
+    SlmError: an unknown path or a value of another type than the field's.
     """
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
@@ -217,8 +218,8 @@ def _parse(text: str) -> Any:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError):
         return text
-    if isinstance(tree, ast.Call):
-        return _construct(tree, text)
+    if isinstance(tree, ast.Call) or (isinstance(tree, (ast.List, ast.Tuple)) and any(isinstance(n, ast.Call) for n in ast.walk(tree))):
+        return _argument(tree, text)
     try:
         return ast.literal_eval(tree)
     except ValueError:
@@ -226,7 +227,7 @@ def _parse(text: str) -> Any:
 
 
 def _construct(call: ast.Call, text: str) -> Any:
-    """The config written as a call, its arguments literals or such calls themselves. Nothing is evaluated."""
+    """The config written as a call, its arguments literals, such calls themselves, or lists of both. Nothing is evaluated."""
     name = ast.unparse(call.func)
     if name not in CALLABLE:
         raise SlmError(f"--set cannot build {name!r}; it knows {', '.join(CALLABLE)}")
@@ -245,6 +246,9 @@ def _construct(call: ast.Call, text: str) -> Any:
 def _argument(node: ast.expr, text: str) -> Any:
     if isinstance(node, ast.Call):
         return _construct(node, text)
+    if isinstance(node, (ast.List, ast.Tuple)):
+        items = [_argument(item, text) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
     try:
         return ast.literal_eval(node)
     except ValueError:

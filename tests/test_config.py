@@ -185,6 +185,33 @@ def test_set_puts_another_backbone_in_place(config):
     assert from_dict(to_dict(changed)) == changed
 
 
+def test_set_writes_the_parts_of_a_hybrid_as_a_list_of_constructors(config):
+    hybrid, mamba2, rwkv = (pytest.importorskip(f"slm.backbone.{name}") for name in ("hybrid", "mamba2", "rwkv"))
+    parts = [mamba2.Mamba2.Config(64, depth=2), rwkv.RWKV.Config(64, mlp=32)]
+    written = "[Mamba2.Config(64, depth=2), RWKV.Config(dim=64, mlp=32)]"
+    for text in (f"Hybrid.Config({written})", f"Hybrid.Config(parts={written})"):
+        changed = change(config, f"backbone={text}")
+        assert changed.backbone == hybrid.Hybrid.Config(parts) and from_dict(to_dict(changed)) == changed
+    assert change(changed, f"backbone.parts={written.replace('64', '32')}").backbone.parts[1] == rwkv.RWKV.Config(32, mlp=32)
+    assert change(config, f"stages.nar={written}").stages["nar"] == parts
+    assert change(config, f"stages.nar=({written}, [1, (2,)])").stages["nar"] == (parts, [1, (2,)])
+
+
+@pytest.mark.parametrize(
+    "written, says",
+    [
+        ("[Mamba2.Config(64), os.system('true')]", "cannot build 'os.system'"),
+        ("[[Mamba2.Config(64), x]]", "x is not a literal"),
+        ("[*(Mamba2.Config(64),)]", "not a literal"),
+        ("[Mamba2.Config(width=3)]", "has no field 'width'"),
+        ("[64]", "must be"),
+    ],
+)
+def test_a_list_after_set_holds_nothing_but_literals_and_constructors(config, written, says):
+    with pytest.raises(SlmError, match=says):
+        change(config, f"backbone=Hybrid.Config({written})")
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [

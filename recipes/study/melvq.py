@@ -25,8 +25,9 @@ CLAIMS = [
 
 def learned(seed: int, out: Path) -> Recipe:
     r = melvq.recipe()
-    r.stages["codec"].generator.codec.card = 256
-    r.train["codec"].steps, r.train["codec"].ema, r.train["codec"].seed = 2000, 0.995, seed
+    learning = r.stages["codec"].generator
+    learning.codec.n_q, learning.codec.card, learning.dropout = 1, 256, False
+    r.train["codec"].steps, r.train["codec"].ema, r.train["codec"].seed = 1500, 0.995, seed
     return heard(r, seed)
 
 

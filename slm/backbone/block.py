@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 def norm(config: "Transformer.Config") -> nn.Module:
     """The norm [...,D] of a form."""
-    return RMSNorm(config.dim) if config.form == "llama" else nn.LayerNorm(config.dim, eps=1e-12 if config.form == "bert" else 1e-5)
+    if config.form == "llama":
+        return RMSNorm(config.dim, config.eps or 1e-5)
+    return nn.LayerNorm(config.dim, eps=config.eps or (1e-12 if config.form == "bert" else 1e-5))
 
 
 class Block(nn.Module):
@@ -84,9 +87,12 @@ class Attention(nn.Module):
     def __init__(self, config: "Transformer.Config") -> None:
         super().__init__()
         self.heads, self.kv_heads = config.heads, config.kv_heads or config.heads
-        self.head_dim = config.dim // config.heads
-        self.qkv = nn.Linear(config.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=config.form != "llama")
-        self.out = nn.Linear(config.dim, config.dim, bias=config.form != "llama")
+        self.head_dim = config.head_dim or config.dim // config.heads
+        bias = config.form != "llama"
+        self.qkv = nn.Linear(config.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=bias or config.qkv_bias)
+        self.out = nn.Linear(self.heads * self.head_dim, config.dim, bias=bias)
+        self.q_norm = RMSNorm(self.head_dim, config.eps or 1e-5) if config.qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, config.eps or 1e-5) if config.qk_norm else None
         start(self.qkv, 0.02)
         start(self.out, 0.02 / math.sqrt(2 * config.depth))
 
@@ -94,6 +100,8 @@ class Attention(nn.Module):
         batch, steps, _ = x.shape
         qkv = self.qkv(x).view(batch, steps, -1, self.head_dim)
         turned = qkv[:, :, : self.heads + self.kv_heads]
+        if self.q_norm is not None:
+            turned = torch.cat([self.q_norm(turned[:, :, : self.heads]), self.k_norm(turned[:, :, self.heads :])], 2)
         turned = (turned if reach.turn is None else rotate(turned, *reach.turn)).transpose(1, 2)
         q, k = turned[:, : self.heads], turned[:, self.heads :]
         v = qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
@@ -109,10 +117,10 @@ class Cross(nn.Module):
     def __init__(self, config: "Transformer.Config") -> None:
         super().__init__()
         self.heads, self.kv_heads = config.heads, config.kv_heads or config.heads
-        self.head_dim = config.dim // config.heads
-        self.q = nn.Linear(config.dim, config.dim, bias=config.form != "llama")
+        self.head_dim = config.head_dim or config.dim // config.heads
+        self.q = nn.Linear(config.dim, self.heads * self.head_dim, bias=config.form != "llama")
         self.kv = nn.Linear(config.memory, 2 * self.kv_heads * self.head_dim, bias=config.form != "llama")
-        self.out = nn.Linear(config.dim, config.dim, bias=config.form != "llama")
+        self.out = nn.Linear(self.heads * self.head_dim, config.dim, bias=config.form != "llama")
         start(self.q, 0.02)
         start(self.kv, 0.02)
         start(self.out, 0.02 / math.sqrt(2 * config.depth))

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slm.backbone.convolve import convolve, tail, widen
-from slm.backbone.ssd import runs, ssd_chunked, ssd_step
+from slm.backbone.ssd import runs, ssd_advance, ssd_chunked, ssd_step
 from slm.errors import SlmError
 from slm.nn.norm import GatedRMSNorm, RMSNorm
+
+SEGMENT = 512  # steps that a processor takes through all layers together when nothing is learned
 
 
 @dataclass
@@ -79,6 +81,8 @@ class Mamba2(nn.Module):
             raise SlmError("Mamba2 takes no conditioning vector; use Transformer.Config(adaptive=...) or put it in the stream.")
         if documents is not None and state is not None:
             raise SlmError("documents are packed only where no state is kept; give a state or documents, not both.")
+        if x.device.type == "cpu" and x.shape[1] > 2 * SEGMENT and documents is None and not torch.is_grad_enabled():
+            return self._in_segments(x, state, lengths)
         real = None  # without a state, padding at the end disturbs nothing
         if lengths is not None and state is not None:
             real = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
@@ -91,6 +95,26 @@ class Mamba2(nn.Module):
                 after.conv.append(memory[0])
                 after.ssm.append(memory[1])
         return self.norm_f(x), after
+
+    def _in_segments(self, x: Tensor, state: State | None, lengths: Tensor | None) -> tuple[Tensor, State | None]:
+        """A long call as several short ones: what passes between layers stays in the cache, and takes no more memory the longer x is."""
+        after, pieces = self.start(len(x), x.device) if state is None else state, []
+        for first in range(0, x.shape[1], SEGMENT):
+            piece = x[:, first : first + SEGMENT]
+            real = None if lengths is None or state is None else (lengths - first).clamp(0, piece.shape[1])
+            y, after = self(piece, after, real)
+            pieces.append(y)
+        return torch.cat(pieces, 1), None if state is None else after
+
+    @torch.no_grad()
+    def step(self, x: Tensor, state: State) -> Tensor:
+        """x [B,D], one step of every row -> hidden [B,D]; the tensors of `state` are written in place.
+
+        The values of `forward` without a new state at every step. Whoever needs the state as it was forks it first (state.py).
+        """
+        for layer, conv, ssm in zip(self.layers, state.conv, state.ssm):
+            x = x + layer.dropout(layer.mixer.step(layer.norm(x), conv, ssm))
+        return self.norm_f(x)
 
 
 class Block(nn.Module):
@@ -153,3 +177,19 @@ class Mixer(nn.Module):
         y = torch.addcmul(y, values, self.D.to(y.dtype)[:, None]).flatten(-2)
         y = self.out_proj(self.norm(y, gate))
         return y, None if memory is None else (tail(window, self.config.d_conv - 1, lengths).to(memory[0].dtype), ssm)
+
+    def step(self, x: Tensor, conv: Tensor, ssm: Tensor) -> Tensor:
+        """x [B,D] -> y [B,D]; the memory conv [B,d_conv-1,M] and ssm [B,H,P,N] goes on by one step in place."""
+        gate, mixed, dt = self.in_proj(x).split([self.inner, self.channels, self.heads], -1)
+        window = widen(mixed[:, None], conv, self.config.d_conv - 1)
+        conv.copy_(window[:, 1:])
+        mixed = F.silu(convolve(window, self.conv1d.weight, self.conv1d.bias, 1)[:, 0])
+        values, B, C = mixed.split([self.inner, self.shared, self.shared], -1)
+        values = values.unflatten(-1, (self.heads, -1))  # [B,H,P]
+        B, C = (t.unflatten(-1, (self.config.groups, -1)) for t in (B, C))
+        dt = F.softplus(dt.to(self.wide) + self.dt_bias)
+        y = ssd_advance(values, dt, -self.A_log.to(self.wide).exp(), B, C, ssm)
+        y = torch.addcmul(y, values, self.D.to(y.dtype)[:, None]).flatten(-2)
+        gated = (y * F.silu(gate)).unflatten(-1, (self.config.groups, -1))  # self.norm, in a third of the operations
+        normed = F.rms_norm(gated, gated.shape[-1:], eps=self.norm.eps).flatten(-2)
+        return self.out_proj(normed * self.norm.weight.to(normed.dtype))

@@ -40,11 +40,11 @@ class Places:
 class Positions(nn.Module):
     """One of the ways above; what it does not use is None, or left as it was."""
 
-    def __init__(self, kind: str, dim: int, heads: int, longest: int, causal: bool) -> None:
+    def __init__(self, kind: str, dim: int, heads: int, longest: int, causal: bool, rope: Rope) -> None:
         super().__init__()
         self.kind, self.heads, self.longest, self.causal = kind, heads, longest, causal
         self.biased = kind in ("alibi", "relative")
-        self.rope = Rope(dim // heads) if kind == "rope" else None
+        self.rope = rope if kind == "rope" else None
         if kind in ("learned", "relative"):
             self.table = nn.Embedding(longest, dim) if kind == "learned" else nn.Embedding(BUCKETS, heads)
             nn.init.normal_(self.table.weight, std=0.02)

@@ -3,7 +3,7 @@
     h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T          y_t = h_t C_t
 
 `ssd_chunked` splits the semiseparable matrix into blocks (section 6): diagonal blocks by the quadratic form, the rest
-through one state a chunk. `ssd_quadratic` is the dual, attention-like form. `ssd_step` advances one step.
+through one state a chunk. `ssd_quadratic` is the dual, attention-like form. `ssd_step` advances one step, `ssd_advance` in place.
 Decays are cumulated and exponentiated in float32 (or wider); matrix products follow the autocast dtype.
 
 x [B,S,H,P]   dt [B,S,H]   A [H] < 0   B, C [B,S,G,N]   state [B,H,P,N]
@@ -101,7 +101,7 @@ def _carry(new: Tensor, kept: Tensor, state: Tensor | None) -> tuple[Tensor, Ten
     starts = []
     for k in range(new.shape[1]):
         starts.append(state.to(new.dtype))
-        state = state * kept[:, k, :, None, None] + new[:, k]
+        state = torch.addcmul(new[:, k].to(kept.dtype), state, kept[:, k, :, None, None])
     return torch.stack(starts, 1), state
 
 
@@ -123,3 +123,12 @@ def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tens
     decay = (dt * A).exp()[..., None, None]
     state = torch.addcmul(state * decay, (x * dt[..., None])[..., None], B[:, :, None].to(state.dtype))
     return (state * C[:, :, None]).sum(-1).to(x.dtype), state
+
+
+def ssd_advance(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> Tensor:
+    """`ssd_step` where nothing is learned: y [B,H,P], and the next state is written into `state`."""
+    groups = B.shape[1]
+    state.mul_((dt * A).exp()[..., None, None])
+    rows = state.unflatten(1, (groups, -1)).flatten(2, 3)  # [B,G,hP,N], the state itself
+    rows.addcmul_((x * dt[..., None]).reshape(len(x), groups, -1, 1), B[:, :, None].to(state.dtype))
+    return (rows @ C[..., None].to(state.dtype)).reshape(x.shape).to(x.dtype)

@@ -20,6 +20,7 @@ from slm.backbone.masks import Reach, as_mask, own_document, real_keys, visible
 from slm.backbone.positions import Places, Positions
 from slm.backbone.ssd import runs
 from slm.errors import SlmError
+from slm.nn.rope import Rope, Stretch
 
 
 class Transformer(nn.Module):
@@ -40,13 +41,21 @@ class Transformer(nn.Module):
         longest: int = 1024  # steps that learned positions know
         window: int | None = None  # steps in reach of each, itself included; None: all
         memory: int = 0  # width of a memory that each layer looks at; 0: none
+        head_dim: int | None = None  # None: dim / heads
+        base: float = 10_000.0  # of rotary positions
+        stretch: Stretch | None = None  # of rotary positions, for contexts longer than it was trained on
+        qkv_bias: bool = False  # in the form "llama", whose other layers have none (Qwen2)
+        qk_norm: bool = False  # a norm over each query and key (Qwen3)
+        eps: float | None = None  # of the norms; None: as published with the form
 
         def build(self) -> "Transformer":
             return Transformer(self)
 
     def __init__(self, config: "Transformer.Config") -> None:
         super().__init__()
-        if config.dim % (2 * config.heads):
+        if config.head_dim is not None and (config.head_dim < 2 or config.head_dim % 2):
+            raise SlmError(f"Transformer: head_dim = {config.head_dim} must be even and at least 2.")
+        if config.head_dim is None and config.dim % (2 * config.heads):
             raise SlmError(f"Transformer: dim = {config.dim} must be an even multiple of heads = {config.heads}.")
         if config.heads % (config.kv_heads or config.heads):
             raise SlmError(f"Transformer: heads = {config.heads} must be a multiple of kv_heads = {config.kv_heads}.")
@@ -55,7 +64,8 @@ class Transformer(nn.Module):
         if config.adaptive and config.form == "bert":
             raise SlmError(f"Transformer: adaptive = {config.adaptive} needs a norm before each branch; the form 'bert' has it behind.")
         self.config, self.dim, self.causal = config, config.dim, config.causal
-        self.positions = Positions(config.positions, config.dim, config.heads, config.longest, config.causal)
+        rope = Rope(config.head_dim or config.dim // config.heads, config.base, config.stretch)
+        self.positions = Positions(config.positions, config.dim, config.heads, config.longest, config.causal, rope)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = norm(config)  # behind the last layer; in front of the first in the form "bert"
 

@@ -6,7 +6,8 @@ figures are processor time; with several, the time on the wall. The JSON has bot
 compared, and the table says how it agrees.
 
 The limit of a task is what its phases, one after the other, would take at the speed of a large product of matrices, or of reading
-their operands from the cache, whichever is longer; both speeds are measured here, at the same precision.
+their operands from the cache, or from memory where they are too many for it, whichever is longer; these speeds are measured here, at
+the same precision. Weights of 8 bits are multiplied in bf16.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Contestant:
     name: str
     run: Callable[[], Any] | None
     why: str = ""
-    precision: str = "fp32"  # of the limit that it is held against
+    precision: str = "fp32"  # or bf16, int8; of the limit that it is held against
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Phase:
 
     flops: float
     bytes: float  # operands to read in fp32, as often as they are read
+    far: bool = False  # from memory, not from the cache
 
 
 @dataclass
@@ -80,12 +82,16 @@ class Result:
 
 
 def bench(what: Sequence[str], repeats: int, threads: int, small: bool = False) -> tuple[Limits, list[Result]]:
-    """Every race of `what`, of all contents if it is empty. `small`: tiny shapes, to see that it runs. SlmError on an unknown name."""
+    """Every race of `what`; of the codecs, which take least time, if it is empty. SlmError on an unknown name.
+
+    small: tiny shapes, to see that it runs.
+    """
     import torch
 
+    from slm.bench.backbones import mamba2, transformer
     from slm.bench.codecs import encodec, rvq
 
-    contents = {"encodec": encodec, "rvq": rvq}
+    contents = {"encodec": encodec, "rvq": rvq, "mamba2": mamba2, "transformer": transformer}
     if unknown := [name for name in what if name not in contents]:
         raise SlmError(f"{unknown[0]!r} is not something to measure; there is {', '.join(contents)}")
     before = torch.get_num_threads()
@@ -93,7 +99,7 @@ def bench(what: Sequence[str], repeats: int, threads: int, small: bool = False) 
     try:
         with torch.no_grad():
             measured = limits(256 if small else 1024, threads)
-            races = [race for name in what or contents for race in contents[name](small)]
+            races = [race for name in what or ("encodec", "rvq") for race in contents[name](small)]
             return measured, [result for race in races for result in run(race, measured, repeats, threads)]
     finally:
         torch.set_num_threads(before)
@@ -138,8 +144,9 @@ def shown(result: Result, threads: int) -> float:
 
 def least(phases: Sequence[Phase], measured: Limits, precision: str) -> float:
     """Seconds that the phases would take at the limits of the machine."""
-    peak, narrower = (measured.fp32, 1) if precision == "fp32" else (measured.bf16, 2)
-    return sum(max(phase.flops / peak, phase.bytes / narrower / measured.cache) for phase in phases) / GIGA
+    peak, narrower = {"fp32": (measured.fp32, 1), "bf16": (measured.bf16, 2), "int8": (measured.bf16, 4)}[precision]
+    speeds = {False: measured.cache, True: measured.memory}
+    return sum(max(phase.flops / peak, phase.bytes / narrower / speeds[phase.far]) for phase in phases) / GIGA
 
 
 def limits(size: int, threads: int) -> Limits:
@@ -179,7 +186,8 @@ def show(measured: Limits, results: Sequence[Result], threads: int) -> None:
     from rich.table import Table
 
     kind = "processor time" if threads == 1 else "time on the wall"
-    peaks = f"{measured.fp32:.0f} GFLOP/s in fp32, {measured.bf16:.0f} in bf16, {measured.cache:.0f} GB/s from the cache"
+    peaks = f"{measured.fp32:.0f} GFLOP/s in fp32, {measured.bf16:.0f} in bf16, "
+    peaks += f"{measured.cache:.0f} GB/s from the cache, {measured.memory:.0f} from memory"
     out = Table(caption=f"{threads} thread{'s' * (threads > 1)}, medians of {kind} (quartiles); this machine: {peaks}")
     for heading in ("task", "who", "ms", "x real time", "ours is faster by", "of the limit", "agrees with ours"):
         out.add_column(heading, justify="left" if heading in ("task", "who", "agrees with ours") else "right", overflow="fold")

@@ -2,16 +2,39 @@
 
 B batch   S steps   H heads   E head width
 """
+
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+
+
+@dataclass
+class Stretch:
+    """Llama 3.1's way to longer contexts (Grattafiori et al., 2024): slow angles grow `factor` times slower, fast ones as before.
+
+    An angle that turns less than `low` times in the `trained` steps is slow, one that turns more than `high` times is fast.
+    """
+
+    factor: float = 8.0
+    low: float = 1.0
+    high: float = 4.0
+    trained: int = 8192
+
+    def __call__(self, pace: Tensor) -> Tensor:
+        """Radians a step, each as it is here."""
+        turns = self.trained * pace / (2 * math.pi)
+        kept = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
+        return pace * (kept + (1 - kept) / self.factor)
 
 
 class Rope(nn.Module):
     """Tables of cos and (signed) sin that grow on demand; they are not part of the weights."""
 
-    def __init__(self, head_dim: int, base: float = 10_000.0):
+    def __init__(self, head_dim: int, base: float = 10_000.0, stretch: Stretch | None = None):
         super().__init__()
-        self.head_dim, self.base = head_dim, base
+        self.head_dim, self.base, self.stretch = head_dim, base, stretch
         self.register_buffer("cos", torch.empty(0, head_dim), persistent=False)
         self.register_buffer("sin", torch.empty(0, head_dim), persistent=False)
 
@@ -21,6 +44,7 @@ class Rope(nn.Module):
             return
         size = max(256, 1 << (positions - 1).bit_length(), len(self.cos))
         pace = self.base ** (-torch.arange(0, self.head_dim, 2, device=like.device, dtype=torch.float64) / self.head_dim)
+        pace = pace if self.stretch is None else self.stretch(pace)
         angle = torch.arange(size, device=like.device, dtype=torch.float64)[:, None] * pace
         self.cos = torch.cat([angle.cos(), angle.cos()], -1).float()
         self.sin = torch.cat([-angle.sin(), angle.sin()], -1).float()

@@ -2,9 +2,9 @@
 
     audio [B,1,N] -> encoder -> latent [B,D,T] -> factorised residual VQ [B,Q,T] -> decoder -> audio [B,1,T*hop]
 
-Kumar et al., 2023, "High-Fidelity Audio Compression with Improved RVQGAN". Inference only: the weights come from a checkpoint.
-It is not causal, and its activation is periodic: snake, Ziyin et al., 2020. What the package does around the model, bringing
-a file to -16 dB and coding long ones in windows, is not done here.
+Kumar et al., 2023, "High-Fidelity Audio Compression with Improved RVQGAN". The weights come from a checkpoint, or from
+learning_dac.py. It is not causal, and its activation is periodic: snake, Ziyin et al., 2020. What the package does around the
+model, bringing a file to -16 dB and coding long ones in windows, is not done here.
 
 B batch, N samples, D width of a latent, Q levels, T = ceil(N / hop) frames; inside the network a tensor is [B,W,L].
 The names of the weights are those of the transformers layout; weight norm is folded into the weights.
@@ -64,7 +64,11 @@ class DAC(nn.Module):
         no samples, NaN, or a level count that the codebooks do not have.
         """
         check_audio(audio)
-        return self.quantizer.encode(self.encoder(F.pad(audio, (0, -audio.shape[-1] % self.hop))), n_q)
+        return self.quantizer.encode(self.latent(audio), n_q)
+
+    def latent(self, audio: Tensor) -> Tensor:
+        """audio [B,1,N] -> unquantised latent [B,D,T]"""
+        return self.encoder(F.pad(audio, (0, -audio.shape[-1] % self.hop)))
 
     @torch.no_grad()
     def decode(self, codes: Tensor, samples: int | None = None) -> Tensor:

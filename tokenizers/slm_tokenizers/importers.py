@@ -11,8 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from slm.errors import SlmError
-from slm_tokenizers.encodec import Encodec, stereo_48khz
-from slm_tokenizers.reading import (
+from slm.reading import (
     Named,
     Report,
     fill,
@@ -24,6 +23,7 @@ from slm_tokenizers.reading import (
     state_dict,
     weights_file,
 )
+from slm_tokenizers.encodec import Encodec, stereo_48khz
 
 TH_NAMES = [
     (r"\.model\.", ".layers."),

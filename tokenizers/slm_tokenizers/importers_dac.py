@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from slm.errors import SlmError
+from slm.reading import Named, Report, fill, read_config, read_safetensors, read_torch, require, state_dict, weights_file
 from slm_tokenizers.dac import DAC
-from slm_tokenizers.reading import Named, Report, fill, read_config, read_safetensors, read_torch, require, state_dict, weights_file
 
 UNIT = ("snake1", "conv1", "snake2", "conv2")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from torch import Tensor
 
 from slm.errors import SlmError
+from slm.reading import Named, Report, fill, read_config, read_safetensors, renamed, require, weights_file
 from slm_tokenizers.mimi import Mimi
-from slm_tokenizers.reading import Named, Report, fill, read_config, read_safetensors, renamed, require, weights_file
 
 LEAST = 1e-5  # as published: an entry that nothing was assigned to is divided by this
 

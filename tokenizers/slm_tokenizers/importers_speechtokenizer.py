@@ -11,8 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from slm.errors import SlmError
+from slm.reading import Report, fill, read_config, read_torch, renamed, state_dict
 from slm_tokenizers.importers import OLD_WEIGHT_NORM, TH_NAMES
-from slm_tokenizers.reading import Report, fill, read_config, read_torch, renamed, state_dict
 from slm_tokenizers.speechtokenizer import SpeechTokenizer
 
 WEIGHTS = "SpeechTokenizer.pt"

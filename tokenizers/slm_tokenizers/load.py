@@ -38,16 +38,16 @@ def load(path: str | Path) -> nn.Module:
 
 
 def from_file(path: Path) -> nn.Module:
+    from slm.reading import read_torch
     from slm_tokenizers.importers import encodec_from_held
     from slm_tokenizers.importers_dac import dac_from_held, holds_dac
-    from slm_tokenizers.reading import read_torch
 
     held = read_torch(path)
     return (dac_from_held if holds_dac(held) else encodec_from_held)(held, path).model
 
 
 def from_folder(folder: Path) -> nn.Module:
-    from slm_tokenizers.reading import read_config
+    from slm.reading import read_config
 
     config = read_config(folder)
     if str(config.get("class")).startswith(OURS):

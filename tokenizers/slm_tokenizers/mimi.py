@@ -3,8 +3,8 @@
     audio [B,1,N] -> SEANet -> Transformer -> 25 to 12.5 Hz -> latent [B,D,T] -> split residual VQ [B,Q,T]
     codes [B,Q,T] -> latent -> 12.5 to 25 Hz -> Transformer -> SEANet -> audio [B,1,T*hop]
 
-Défossez et al., 2024, "Moshi: a speech-text foundation model for real-time dialogue", section 3.3. Inference only: the weights
-come from a checkpoint. `mimi_stream` runs it chunk by chunk.
+Défossez et al., 2024, "Moshi: a speech-text foundation model for real-time dialogue", section 3.3. The weights come from a
+checkpoint, or from learning_mimi.py. `mimi_stream` runs it chunk by chunk.
 
 B batch, N samples, D width of the latent, Q levels, T = ceil(N / hop) frames.
 """
@@ -96,9 +96,12 @@ class Mimi(nn.Module):
 
         SlmError on a code or level out of range, or more samples than T*hop.
         """
-        z = self.upsample(self.quantizer.decode(codes))
-        z = self.decoder_transformer(z.transpose(1, 2))
-        return cut(self.decoder(z.transpose(1, 2)), samples)
+        return cut(self.sound(self.quantizer.decode(codes)), samples)
+
+    def sound(self, latent: Tensor) -> Tensor:
+        """latent [B,D,T], codes' vectors summed or something near them -> audio [B,1,T*hop]"""
+        z = self.decoder_transformer(self.upsample(latent).transpose(1, 2))
+        return self.decoder(z.transpose(1, 2))
 
 
 class Downsample(nn.Module):

@@ -26,9 +26,9 @@ from slm_vocoders.learning import Reconstruction
 
 
 def distill(student: Tensor, teacher: Tensor) -> Tensor:
-    """student [B,T,E] logits, teacher [B,T] classes, -1 where it says nothing -> mean cross-entropy in nats. SlmError if they do not fit."""
+    """student [B,T,E] logits, teacher [B,T] classes, -1 for none -> mean cross-entropy in nats. SlmError if they do not fit."""
     if teacher.shape != student.shape[:2]:
-        raise SlmError(f"the teacher speaks of {list(teacher.shape)} frames but the codec makes {list(student.shape[:2])}: one hop for both")
+        raise SlmError(f"the teacher speaks of {list(teacher.shape)} frames but the codec makes {list(student.shape[:2])}")
     if int(teacher.max()) >= student.shape[-1]:
         raise SlmError(f"the teacher's class {int(teacher.max())} is outside 0 to {student.shape[-1] - 1}")
     if not (teacher >= 0).any():

@@ -189,7 +189,7 @@ def block_reach(block: int, kernel: int, dilations: tuple[int, ...]) -> int:
 
 def check_mel(mel: Tensor, log: bool) -> None:
     """Raise SlmError for NaN, and for what cannot be the logarithm of a mel of audio within (-1, 1)."""
-    low, high = (float(edge) for edge in mel.aminmax())
+    low, high = (float(edge) for edge in mel.detach().aminmax())
     if not isfinite(low) or not isfinite(high):
         raise SlmError("The mel holds NaN or infinite numbers.")
     if log and low < -30:

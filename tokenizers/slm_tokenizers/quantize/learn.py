@@ -47,26 +47,27 @@ class LearnedCodebooks(nn.Module):
             quantize_dropout=False, kmeans_init=True, kmeans_iters=10,
             decay=0.99, threshold_ema_dead_code=DEAD, commitment_weight=1.0, rotation_trick=False,
             use_cosine_sim=False, stochastic_sample_codes=False, accept_image_fmap=False,
-        )
+        )  # fmt: skip
 
     def forward(self, z: Tensor) -> Quantized:
         """z [B,D,T] in fp32 -> Quantized."""
         x = z.transpose(1, 2)  # [B,T,D]
         _, codes, commit, every = self.rvq(x, return_all_codes=True)  # every [Q,B,T,D]
-        keep = self.keep(len(z), len(every), z.device)
+        keep = heard(len(z), len(every), self.dropout and self.training, z.device)
         latent = x + ((every * keep.T[:, :, None, None]).sum(0) - x).detach()
         first = x + (every[0] - x).detach()
         codes = codes.permute(0, 2, 1).masked_fill(~keep[:, :, None], -1)
         return Quantized(latent.transpose(1, 2), codes, commit.sum(), first.transpose(1, 2))
 
-    def keep(self, rows: int, levels: int, device: torch.device) -> Tensor:
-        """Which levels of each row are heard [B,Q]."""
-        count = torch.full((rows,), levels, device=device)
-        if self.dropout and self.training:
-            count[::2] = torch.randint(1, levels + 1, (rows,), device=device)[::2]
-        return torch.arange(levels, device=device) < count[:, None]
-
     @property
     def embed(self) -> Tensor:
         """The codebooks [Q,C,D]."""
         return torch.stack([layer._codebook.embed[0] for layer in self.rvq.layers])
+
+
+def heard(rows: int, levels: int, dropout: bool, device: torch.device) -> Tensor:
+    """Which levels of each row are heard [B,Q]: all, or with dropout in every second row a random number of them, at least one."""
+    count = torch.full((rows,), levels, device=device)
+    if dropout:
+        count[::2] = torch.randint(1, levels + 1, (rows,), device=device)[::2]
+    return torch.arange(levels, device=device) < count[:, None]

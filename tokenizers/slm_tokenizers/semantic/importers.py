@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from slm.errors import SlmError
-from slm_tokenizers.reading import Report, fill, read_config, read_safetensors, renamed, require, weights_file
+from slm.reading import Report, fill, read_config, read_safetensors, renamed, require, weights_file
 from slm_tokenizers.semantic.conformer import Conformer
 from slm_tokenizers.semantic.contrastive import Contrastive
 from slm_tokenizers.semantic.encoder import SpeechEncoder
