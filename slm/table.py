@@ -5,7 +5,6 @@ B batch   N samples   Q levels   T frames
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
@@ -160,10 +159,9 @@ def hear(heard: Sequence[Recording], coders: dict[str, Coder], judges: Any) -> l
 
 def write(compared: Comparison, path: Path) -> None:
     """Everything as JSON at `path`, whole or not at all."""
-    from slm.data.replacing import replacing
+    from slm.data.replacing import write_json
 
-    with replacing(path) as part:
-        part.write_text(json.dumps(asdict(compared), indent=1) + "\n", encoding="utf-8")
+    write_json(path, asdict(compared))
 
 
 def show(compared: Comparison) -> None:

@@ -9,7 +9,6 @@ B batch   S steps   D width
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -139,4 +138,6 @@ def table(checks: list[Check]) -> Table:
 
 
 def write(checks: list[Check], path: Path) -> None:
-    path.write_text(json.dumps([asdict(c) | {"passed": c.passed} for c in checks], indent=1) + "\n", "utf-8")
+    from slm.data.replacing import write_json
+
+    write_json(path, [asdict(c) | {"passed": c.passed} for c in checks])

@@ -6,7 +6,6 @@ random weights, greedily. What is said means nothing; what is shown is what a st
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
 import time
@@ -106,12 +105,11 @@ def line(curve: Curve) -> str:
 
 
 def save(path: Path, curves: list[Curve]) -> None:
-    from slm.data.replacing import replacing
+    from slm.data.replacing import write_json
 
     facts = {"rate": RATE, "threads": 1, "torch": torch.__version__, "machine": platform.processor() or platform.machine()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(facts | {"curves": [asdict(curve) for curve in curves]}, indent=1) + "\n")
+    write_json(path, facts | {"curves": [asdict(curve) for curve in curves]})
 
 
 def plot(path: Path, curves: list[Curve]) -> None:

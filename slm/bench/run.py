@@ -12,7 +12,6 @@ the same precision. Weights of 8 bits are multiplied in bf16.
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -172,13 +171,12 @@ def limits(size: int, threads: int) -> Limits:
 def save(path: Path, measured: Limits, results: Sequence[Result], threads: int, repeats: int) -> None:
     import torch
 
-    from slm.data.replacing import replacing
+    from slm.data.replacing import write_json
 
     facts = {"threads": threads, "repeats": repeats, "torch": torch.__version__, "machine": platform.processor() or platform.machine()}
     facts |= {"clock": "processor" if threads == 1 else "wall", "limits": asdict(measured), "results": [asdict(r) for r in results]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n")
+    write_json(path, facts)
 
 
 def show(measured: Limits, results: Sequence[Result], threads: int) -> None:

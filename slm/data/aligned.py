@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,11 @@ def read_phones(folder: Path) -> dict[str, list]:
         return {row["id"]: row["phones"] for row in map(json.loads, path.read_text().splitlines())}
     except (ValueError, KeyError, TypeError):
         raise SlmError(f"{path} is not a file of alignments, or it is damaged") from None
+
+
+def frame_classes(phones: Iterable[tuple[str, int]], frames: int) -> list[int]:
+    """[[symbol, frames], …] of a recording -> the class of each of its first `frames` frames; -1 where nothing is known."""
+    from slm_tokenizers.text.align import CLASS, plain
+
+    said = [CLASS[plain(symbol)] for symbol, n in phones for _ in range(n)]
+    return said[:frames] + [-1] * (frames - len(said))

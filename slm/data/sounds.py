@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slm.data.aligned import read_phones
+from slm.data.aligned import frame_classes, read_phones
 from slm.data.audio import FULL
 from slm.errors import SlmError
 
@@ -48,7 +48,6 @@ class SoundCrops:
 
         from slm.data import audio
         from slm.data import cuts as cut_files
-        from slm_tokenizers.text.align import CLASS, plain
 
         self.config, self.codec = config, codec
         self.frames = round(config.seconds * config.rate / config.hop)
@@ -67,8 +66,7 @@ class SoundCrops:
                 frames = len(clip) // config.hop
                 if frames <= self.frames:
                     continue
-                said = [CLASS[plain(symbol)] for symbol, n in phones.get(cut.id, ()) for _ in range(n)]
-                self.clips.append((clip, np.array(said[:frames] + [-1] * (frames - len(said)), np.int16)))
+                self.clips.append((clip, np.array(frame_classes(phones.get(cut.id, ()), frames), np.int16)))
         if not self.clips:
             raise SlmError(f"no clip of {', '.join(config.folders)} is longer than {config.seconds} s")
         self.ends = np.cumsum([len(labels) for _, labels in self.clips])

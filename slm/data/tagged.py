@@ -51,9 +51,8 @@ class Tagged:
     def read(self, folder: Path, codec: Any) -> list[Clip]:
         from slm.codes import fingerprint
         from slm.data import cuts as cut_files
-        from slm.data.aligned import read_phones
+        from slm.data.aligned import frame_classes, read_phones
         from slm.data.cache import CodeCache, encode_corpus
-        from slm_tokenizers.text.align import CLASS, plain
 
         cuts = [cut for cut in cut_files.load(folder) if cut_files.speaker_of(cut) not in self.held_out]
         phones = read_phones(folder) if (folder / "phones.jsonl").exists() else {}
@@ -63,8 +62,8 @@ class Tagged:
         for cut in cuts:
             stored = cache.get(cut_files.key_of(cut))
             if stored is not None:
-                said = [CLASS[plain(symbol)] for symbol, n in phones.get(cut.id, ()) for _ in range(n)]
-                clips.append(clip(stored["codes"][: self.levels], said, cut.supervisions[0].gender))
+                codes = stored["codes"][: self.levels]
+                clips.append(clip(codes, frame_classes(phones.get(cut.id, ()), codes.shape[1]), cut.supervisions[0].gender))
         return clips
 
 
@@ -82,10 +81,9 @@ class MadeUpTagged:
         return TaggedRows(self.of, [clip(code, (code[0] % 40).tolist(), SEXES[i % 2]) for i, code in enumerate(codes)])
 
 
-def clip(codes: Tensor, said: list[int], sex: str | None) -> Clip:
-    """codes [Q,T] with the phones that are known, a frame more or less"""
-    T = codes.shape[1]
-    return Clip(codes, torch.tensor((said + [-1] * T)[:T]), sex)
+def clip(codes: Tensor, phones: list[int], sex: str | None) -> Clip:
+    """codes [Q,T] with the phone of each frame"""
+    return Clip(codes, torch.tensor(phones), sex)
 
 
 class TaggedRows:

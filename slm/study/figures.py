@@ -60,17 +60,17 @@ def pnmi(counts: np.ndarray) -> Figure:
 def _pnmi(counts: np.ndarray) -> np.ndarray:
     p = counts / counts.sum((1, 2), keepdims=True)  # [R,P,K]
     phone, code = p.sum(2), p.sum(1)
-    return (_entropy(phone) + _entropy(code) - _entropy(p.reshape(len(p), -1))) / _entropy(phone)
+    return (entropy(phone) + entropy(code) - entropy(p.reshape(len(p), -1))) / entropy(phone)
 
 
-def _entropy(p: np.ndarray) -> np.ndarray:
+def entropy(p: np.ndarray) -> np.ndarray:
     """p [R,X] -> nats [R]"""
     return -(p * np.log(np.where(p > 0, p, 1))).sum(1)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """`better` minus `worse`, its 95 % interval, and in how many items."""
+    """One figure minus another, its 95 % interval, and in how many items."""
 
     value: float
     low: float

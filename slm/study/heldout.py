@@ -34,8 +34,7 @@ def heldout(data: Path, longest: float = 16.0) -> list[Item]:
 
     from slm.data import audio
     from slm.data import cuts as cut_files
-    from slm.data.aligned import read_phones
-    from slm_tokenizers.text.align import CLASS, plain
+    from slm.data.aligned import frame_classes, read_phones
 
     found = []
     for folder, speakers in ((data / "train", HELD_OUT), (data / "dev", None)):
@@ -48,9 +47,7 @@ def heldout(data: Path, longest: float = 16.0) -> list[Item]:
                 continue
             samples, rate = cut_files.audio_of(cut)
             samples = audio.resample(samples, rate, 16000)
-            said = [CLASS[plain(symbol)] for symbol, frames in phones.get(cut.id, ()) for _ in range(frames)]
-            T = -(-samples.shape[-1] // HOP)
-            labels = np.array((said + [-1] * T)[:T], np.int64)
+            labels = np.array(frame_classes(phones.get(cut.id, ()), -(-samples.shape[-1] // HOP)), np.int64)
             who = cut_files.speaker_of(cut) or cut.id
             found.append(Item(cut.id, who, cut_files.text_of(cut), samples, labels, cut.supervisions[0].gender))
     if not found:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from slm.study.figures import Figure, mean, pnmi
+from slm.study.figures import Figure, entropy, mean, pnmi
 from slm.study.heldout import HOP, Item, phone_counts
 
 
@@ -42,9 +42,4 @@ def truth(codec, audio: torch.Tensor) -> torch.Tensor:
 def usage(codes: list[torch.Tensor], card: int) -> Figure:
     """codes [T] of each item -> exp of the entropy of all of them: how many are in even use"""
     counts = np.stack([np.bincount(c.numpy(), minlength=card) for c in codes]).astype(np.float32)
-
-    def perplexity(sums: np.ndarray) -> np.ndarray:
-        p = sums / sums.sum(1, keepdims=True)
-        return np.exp(-(p * np.log(np.where(p > 0, p, 1))).sum(1))
-
-    return Figure(counts, perplexity)
+    return Figure(counts, lambda sums: np.exp(entropy(sums / sums.sum(1, keepdims=True))))

@@ -6,7 +6,6 @@ is not trained again, what was broken off goes on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -68,11 +67,10 @@ class Report:
     verdicts: list[Verdict] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        from slm.data.replacing import replacing
+        from slm.data.replacing import write_json
 
         told = [asdict(v) | {"holds": v.holds} for v in self.verdicts]
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self) | {"verdicts": told}, indent=1) + "\n")
+        write_json(path, asdict(self) | {"verdicts": told})
 
 
 def load(path: Path) -> object:
