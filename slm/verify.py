@@ -1,4 +1,4 @@
-"""`slm verify`: is this machine's arithmetic right? Kernels against their twins, backbones against themselves.
+"""`slm verify`: is this machine's arithmetic right? Kernels against their twins, backbones against themselves, imports against theirs.
 
 On a GPU the kernels run there. On a CPU Triton's interpreter runs them, on tiny sizes; without Triton the twins are verified instead,
 against the recurrence in float64. Errors are a share of the largest value. The variable that turns the interpreter on is read when
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TOLERANCES = {"float64": 1e-12, "float32": 5e-6, "bfloat16": 2e-2}
 STEPWISE = 1e-5  # backbones at once, in chunks and by steps, in float32
+IMPORTED = 1e-4  # what transformers saved, read by ours
 
 
 @dataclass
@@ -50,7 +51,7 @@ def verify(only: list[str] | None = None) -> list[Check]:
     import torch
 
     torch.set_num_threads(1)
-    checks = list(_kernels(device, only or ())) + list(_backbones(device, only or ()))
+    checks = list(_kernels(device, only or ())) + list(_backbones(device, only or ())) + list(_imports(only or ()))
     known = {check.name for check in checks}
     if only and set(only) - known:
         raise SlmError(f"there is nothing called {sorted(set(only) - known)[0]!r} to verify; run `slm verify` to see all names")
@@ -110,6 +111,17 @@ def _backbones(device: str, only: list[str] | tuple) -> Iterator[Check]:
         for chunk, mode in ((7, "in chunks"), (1, "by steps")):
             by = "gpu" if device == "cuda" else "torch"
             yield Check(name, mode, "forward", "float32", _apart(model, chunk, device), STEPWISE, by)
+
+
+def _imports(only: list[str] | tuple) -> Iterator[Check]:
+    """Models as transformers saved them, in ours, on the CPU."""
+    from slm.parity import compare, names
+
+    if only and not set(only) & set(names()):
+        return
+    for each in compare(only):
+        dtype = "ids" if each.exact else "float32"
+        yield Check(each.name, f"transformers, {each.what}", "forward", dtype, each.error, 0.0 if each.exact else IMPORTED, "torch")
 
 
 def _apart(model: nn.Module, chunk: int, device: str) -> float:

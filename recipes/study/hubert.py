@@ -3,7 +3,7 @@
     slm study recipes/study/hubert.py --out runs/study/hubert
 
 HuBERT (Hsu et al., 2021), figure of merit as there: what 100 clusters of a layer tell of the phones, beside 100 clusters of MFCC.
-The recipe of recipes/represent/hubert.py with 2,000 steps a round: about 25 minutes a seed on one core.
+The recipe of recipes/represent/hubert.py with 2,500 and 3,000 steps: about 25 minutes a seed on one core.
 """
 
 from pathlib import Path
@@ -26,9 +26,7 @@ def variant(seed: int, out: Path) -> Recipe:
     for name, train in r.train.items():
         data = r.data[name] if name == "units" else r.data[name].sounds
         data.held_out, data.seed, train.seed = HELD_OUT, seed, seed
-    r.train["first"].steps, r.train["first"].warmup = 2000, 160
-    r.train["second"].steps, r.train["second"].warmup = 2000, 160
-    r.train["units"].steps = 200
+    r.train["first"].steps, r.train["second"].steps, r.train["units"].steps = 2500, 3000, 200
     return r
 
 

@@ -58,6 +58,8 @@ class Verdict:
 
 @dataclass
 class Report:
+    """command: what a user types to get it again."""
+
     about: str
     seeds: tuple[int, ...]
     items: int
@@ -65,6 +67,7 @@ class Report:
     configs: dict[str, str] = field(default_factory=dict)  # variant -> digest of its recipe
     figures: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # variant -> figure -> one value a seed
     verdicts: list[Verdict] = field(default_factory=list)
+    command: str = ""
 
     def save(self, path: Path) -> None:
         from slm.data.replacing import write_json
@@ -80,7 +83,7 @@ def load(path: Path) -> object:
     return recipe.load(path, ("study", "small"))
 
 
-def run(study: Study, out: Path, data: Path = Path("data"), seeds: tuple[int, ...] = (), quiet: bool = False) -> Report:
+def run(study: Study, out: Path, data: Path = Path("data"), seeds: tuple[int, ...] = (), quiet: bool = False, command: str = "") -> Report:
     """Train what is missing below `out`, measure all of it on the held-out speech of `data`, and write OUT/report.json.
 
     seeds: other ones than the study's. SlmError if there is no held-out speech.
@@ -91,7 +94,7 @@ def run(study: Study, out: Path, data: Path = Path("data"), seeds: tuple[int, ..
     for (name, seed), folder in runs.items():
         train(study.variants[name](seed, folder), folder, quiet)
     figures = {key: study.measure(folder, items, key[1]) for key, folder in runs.items()}
-    report = Report(study.about, tuple(seeds), len(items), len({item.speaker for item in items}))
+    report = Report(study.about, tuple(seeds), len(items), len({item.speaker for item in items}), command=command)
     for name in study.variants:
         report.configs[name] = digest(study.variants[name](seeds[0], Path("OUT")))
         report.figures[name] = {figure: [figures[name, seed][figure].value for seed in seeds] for figure in figures[name, seeds[0]]}

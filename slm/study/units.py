@@ -17,7 +17,7 @@ from slm.train.loop import Train
 from slm_tokenizers.semantic.mfcc import Mfcc
 from slm_tokenizers.semantic.units import Units
 
-CARD, LAYER = 100, 3
+CARD, LAYER = 100, 2
 
 
 def measure(folder: Path, items: list[Item], seed: int = 0, data: Sounds | None = None) -> dict[str, Figure]:
