@@ -17,7 +17,8 @@ from slm.cli import app
 from slm.errors import SlmError
 from slm_tokenizers import Encodec
 
-COMMANDS = ["speak", "encode", "decode", "tokenizers", "prepare", "align", "train", "pack", "demo", "evaluate", "study", "bench", "verify", "systems"]
+COMMANDS = ["speak", "encode", "decode", "tokenizers", "prepare", "align", "train", "pack", "demo"]
+COMMANDS += ["evaluate", "study", "bench", "verify", "systems"]
 
 
 def slm(*arguments, stdin: str | None = None):

@@ -7,7 +7,8 @@ from slm.errors import SlmError
 from slm_tokenizers import codec as codecs
 from slm_tokenizers.codec import Codec
 from slm_tokenizers.quantize.learn import LearnedCodebooks
-from slm_tokenizers.taught import TaughtCodec, distill
+from slm_tokenizers.quantize.taught import distill
+from slm_tokenizers.taught import TaughtCodec
 
 TINY = Codec.Config(n_q=4, card=32, dim=8, enc_width=24, enc_high=1, enc_low=2, dec_width=24, dec_low=2, dec_high_width=16, dec_high=2)
 

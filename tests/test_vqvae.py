@@ -106,6 +106,38 @@ def test_it_learns_and_every_level_brings_it_nearer(speech):
     assert 0.9 * nothing > off[0] > off[1] > off[2] and codes.unique().numel() >= 8
 
 
+def test_a_teacher_hears_the_first_level_alone_and_its_lesson_is_learned(speech):
+    torch.manual_seed(3)
+    stage = LearningMelVQ.Config(MelVQ.Config(**{**vars(TINY), "n_q": 3}), teacher=2, distill=1.0).build().train()
+    frames = stage.codec.frames(speech.shape[-1])
+    batch = {"audio": speech, "teacher": (torch.arange(frames) // 5 % 2).expand(len(speech), -1).clone()}
+    batch["teacher"][0] = -1  # nobody knows what is said there
+    optimiser = torch.optim.Adam(stage.parameters(), 3e-3)
+    lessons = []
+    for _ in range(40):
+        optimiser.zero_grad()
+        losses = stage.losses(batch)
+        sum(losses.values()).backward()
+        optimiser.step()
+        lessons.append(float(losses["distill"].detach()))
+    assert lessons[-1] < 0.8 * lessons[0]
+    stage.eval()
+    before = stage.losses(batch)
+    for layer in stage.learned.rvq.layers[1:]:
+        layer._codebook.embed.normal_()
+    after = stage.losses(batch)
+    assert after["distill"] == before["distill"] and after["mel"] != before["mel"]
+    assert "distill" not in stage.losses({"audio": speech})
+
+
+def test_a_sum_of_codes_vectors_sounds_as_the_codes_do(speech):
+    torch.manual_seed(0)
+    vq = MelVQ.Config(**{**vars(TINY), "n_q": 3}).build().eval()
+    vq.codebooks.embed.normal_()
+    codes = vq.encode(speech)
+    assert torch.equal(vq.sound(vq.codebooks.decode(codes)), vq.decode(codes))
+
+
 class Given:
     """Data whose every batch is the same audio [B,1,N]."""
 

@@ -25,7 +25,7 @@ from slm.nn.gradient_reversal import reverse
 from slm.nn.pitch import pitch, tune
 from slm_tokenizers import stored
 from slm_tokenizers.factorized import STREAMS, FACodec
-from slm_tokenizers.taught import distill
+from slm_tokenizers.quantize.taught import distill
 from slm_vocoders.learning import Reconstruction
 
 SHARPNESS = 10.0  # cosines times this are the logits of the contrast

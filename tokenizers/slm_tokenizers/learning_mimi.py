@@ -20,7 +20,7 @@ from slm_tokenizers import stored
 from slm_tokenizers.mimi import Mimi
 from slm_tokenizers.quantize.learn import LearnedCodebooks
 from slm_tokenizers.quantize.split import Projected
-from slm_tokenizers.taught import distill
+from slm_tokenizers.quantize.taught import distill
 from slm_vocoders.learning import Reconstruction
 
 

@@ -23,6 +23,7 @@ from slm_tokenizers import stored
 from slm_tokenizers.griffinlim import griffin_lim
 from slm_tokenizers.quantize.learn import LearnedCodebooks
 from slm_tokenizers.quantize.residual import Codebooks
+from slm_tokenizers.quantize.taught import distill, head
 from slm_tokenizers.soundstream import whole_frames
 from slm_tokenizers.vqvae import Decoder, encoder
 
@@ -98,6 +99,11 @@ class MelVQ(nn.Module):
         """codes [B,Q,T] -> audio [B,1,T*hop], cut to `samples`: by a vocoder that hears this mel, or else Griffin-Lim."""
         return spoken(self.mel(codes), self.config.mel, vocoder)[..., :samples]
 
+    @torch.no_grad()
+    def sound(self, latent: Tensor) -> Tensor:
+        """latent [B,D,T], codes' vectors summed or something near them -> audio [B,1,T*hop]"""
+        return spoken(self.mel_of(latent), self.config.mel, None)
+
 
 def whole_mel(hear: LogMel, audio: Tensor, hop: int) -> Tensor:
     """audio [B,1,N] -> log-mel [B,M,L] of ceil(N/hop) whole frames of `hop` samples. SlmError on another shape, or no samples."""
@@ -117,13 +123,18 @@ def spoken(mel: Tensor, config: LogMel.Config, vocoder: Vocoder | None) -> Tenso
 
 
 class LearningMelVQ(nn.Module):
-    """A MelVQ, its moving codebook, and the distance between mels that it lowers. Batch: audio [B,1,N]."""
+    """A MelVQ, its moving codebooks, the distance between mels that it lowers and, if there is one, the teacher of its first level.
+
+    Batch: audio [B,1,N]; teacher [B,T] (optional), a class a frame, -1 for none, as in taught.py.
+    """
 
     @dataclass
     class Config:
         codec: MelVQ.Config = field(default_factory=MelVQ.Config)
         commit: float = 0.25
         dropout: bool = False  # of levels, where there are several
+        teacher: int = 0  # classes that the first level alone must tell; 0: none
+        distill: float = 0.3
 
         def build(self) -> "LearningMelVQ":
             return LearningMelVQ(self)
@@ -133,13 +144,17 @@ class LearningMelVQ(nn.Module):
         self.config = config
         self.codec = config.codec.build()
         self.learned = LearnedCodebooks(config.codec.dim, config.codec.n_q, config.codec.card, config.dropout)
+        self.head = head(config.codec.dim, config.teacher) if config.teacher else None
 
     def losses(self, batch: dict) -> dict[str, Tensor]:
         mel = self.codec.spectrum(batch["audio"])
         latent = self.codec.latent_of(mel)
         with torch.autocast(mel.device.type, enabled=False):
             q = self.learned(latent)
-        return {"mel": F.l1_loss(self.codec.mel_of(q.latent), mel), "commit": self.config.commit * q.commitment}
+        losses = {"mel": F.l1_loss(self.codec.mel_of(q.latent), mel), "commit": self.config.commit * q.commitment}
+        if self.head is not None and "teacher" in batch:
+            losses["distill"] = self.config.distill * distill(self.head(q.first).transpose(1, 2), batch["teacher"])
+        return losses
 
     @torch.no_grad()
     def finished(self) -> MelVQ:

@@ -13,27 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from slm.errors import SlmError
 from slm_tokenizers import stored
 from slm_tokenizers.codec import Codec
 from slm_tokenizers.quantize.learn import LearnedCodebooks
+from slm_tokenizers.quantize.taught import distill, head
 from slm_tokenizers.soundstream import SoundStream
 from slm_tokenizers.vqvae import VQVAE
 from slm_vocoders.learning import Reconstruction
-
-
-def distill(student: Tensor, teacher: Tensor) -> Tensor:
-    """student [B,T,E] logits, teacher [B,T] classes, -1 for none -> mean cross-entropy in nats. SlmError if they do not fit."""
-    if teacher.shape != student.shape[:2]:
-        raise SlmError(f"the teacher speaks of {list(teacher.shape)} frames but the codec makes {list(student.shape[:2])}")
-    if int(teacher.max()) >= student.shape[-1]:
-        raise SlmError(f"the teacher's class {int(teacher.max())} is outside 0 to {student.shape[-1] - 1}")
-    if not (teacher >= 0).any():
-        return student.float().sum() * 0
-    return F.cross_entropy(student.float().flatten(0, 1), teacher.flatten(), ignore_index=-1)
 
 
 class TaughtCodec(nn.Module):
@@ -58,8 +46,7 @@ class TaughtCodec(nn.Module):
         self.config = config
         self.codec = config.codec.build()
         self.learned = LearnedCodebooks(config.codec.dim, config.codec.n_q, config.codec.card, config.dropout)
-        # one frame to each side: a phone is more than 20 ms
-        self.head = nn.Conv1d(config.codec.dim, config.teacher, 3, padding=1) if config.teacher else None
+        self.head = head(config.codec.dim, config.teacher) if config.teacher else None
 
     def reconstruct(self, batch: dict) -> Reconstruction:
         audio = batch["audio"]
