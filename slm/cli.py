@@ -1,4 +1,4 @@
-"""The command line: `slm speak | encode | decode | tokenizers | prepare | align | train | pack | demo`, and what measures (cli_measure.py).
+"""The command line: `slm speak | encode | decode | tokenizers | prepare | render | align | train | pack | demo`; more in cli_measure.py.
 
 Each command imports what it needs when it runs, so that `slm --help` needs neither torch nor numpy. A user's mistake (SlmError) becomes one
 sentence on stderr and exit code 2, an interrupted command exits with 130, and everything else is a bug and shows its traceback.
@@ -213,6 +213,25 @@ def prepare(
     from slm.data.prepare import prepare
 
     prepare(source, out, layout, exclude_source or ())
+
+
+@app.command()
+def render(
+    texts: Annotated[Path, typer.Argument(help="A text file, a sentence a line.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write: audio, cuts.jsonl.gz and phones.jsonl.")],
+    count: Annotated[int, typer.Option(min=1, help="How many lines.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Which lines.")] = 0,
+) -> None:
+    """Let flite say a text file: a robotic corpus whose phones are known to the frame, in nine voices.
+
+    \b
+      slm render sentences.txt data/flite --count 3000
+
+    For experiments where no speech is at hand, or where every label must be right. Needs flite: apt install flite
+    """
+    from slm.data.render import render
+
+    typer.echo(f"{out}: {render(texts, out, count, seed)} sentences")
 
 
 @app.command()

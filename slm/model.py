@@ -3,6 +3,7 @@
 config.json            the recipe's tokenizers and stages, each stage's vocabulary hash, the codec's fingerprint
 STAGE.safetensors      weights, stored in bfloat16
 codec/                 the tokenizer that hears prompts and makes the sound
+NAME/                  another tokenizer that was trained, such as units, under the name of its stream
 voice.flac, README.md  a default prompt and the model card, if the model has them
 """
 
@@ -48,7 +49,7 @@ def save_stage(recipe: Recipe, name: str, module: nn.Module, built: dict[str, An
     if described.get("codec", fingerprint(voice)) != fingerprint(voice):
         raise SlmError(f"{out} was trained on codes of another codec; use another --out")
     described |= {"format": FORMAT, "codec": fingerprint(voice), "speaks": recipe.speaks}
-    described["tokenizers"] = {n: to_dict(c) for n, c in recipe.tokenizers.items() if n != recipe.speaks}
+    described["tokenizers"] = {n: _save_tokenizer(c, built[n], out / n) for n, c in recipe.tokenizers.items() if n != recipe.speaks}
     described["stages"] = {n: to_dict(c) for n, c in recipe.stages.items() if n == name or n in described["stages"]}
     if hasattr(module, "vocabulary"):
         described["vocabulary"][name] = module.vocabulary.hash
@@ -76,8 +77,8 @@ def load(folder: Path) -> Model:
             f"{folder}/codec is not the codec this model was trained with: {fingerprint(voice)} instead of {described.get('codec')}"
         )
     speaks = described["speaks"]
-    configs = {name: from_dict(stored) for name, stored in described["tokenizers"].items()}
-    built = {name: config.build() for name, config in configs.items()} | {speaks: voice}
+    built = {name: _load_tokenizer(stored, folder / name) for name, stored in described["tokenizers"].items()} | {speaks: voice}
+    configs = {name: tokenizer.config for name, tokenizer in built.items() if name != speaks}
     recipe = Recipe(configs, {n: from_dict(s) for n, s in described["stages"].items()}, speaks=speaks)
     stages = {}
     for name, config in recipe.stages.items():
@@ -92,6 +93,28 @@ def load(folder: Path) -> Model:
         check(stage, weights, str(path))
         stages[name] = stage.eval().requires_grad_(False)
     return Model(folder, recipe, built, stages)
+
+
+def _save_tokenizer(config: Any, tokenizer: Any, folder: Path) -> dict:
+    """How a tokenizer beside the one that speaks is remembered: by its config, or as a folder if it was trained."""
+    from slm_tokenizers import stored
+
+    if not isinstance(config, str):
+        return to_dict(config)
+    stored.save(tokenizer, folder, exact=True)
+    return {"fingerprint": fingerprint(tokenizer)}
+
+
+def _load_tokenizer(described: dict, folder: Path) -> Any:
+    from slm_tokenizers import load as load_tokenizer
+
+    if "fingerprint" not in described:
+        return from_dict(described).build()
+    tokenizer = load_tokenizer(folder)
+    if fingerprint(tokenizer) != described["fingerprint"]:
+        wanted = described["fingerprint"]
+        raise SlmError(f"{folder} is not the tokenizer this model was trained with: {fingerprint(tokenizer)} instead of {wanted}")
+    return tokenizer
 
 
 def _read_config(folder: Path) -> dict:
@@ -123,7 +146,8 @@ def pack(run: Path, out: Path, voice: Path | None = None, card: Path | None = No
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         part = Path(temporary) / "model"
-        shutil.copytree(run / "codec", part / "codec")
+        for name in ("codec", *(name for name in model.tokenizers if (run / name / "config.json").exists())):
+            shutil.copytree(run / name, part / name)
         for name in ("config.json", *(f"{stage}.safetensors" for stage in model.stages)):
             shutil.copy(run / name, part / name)
         if voice:

@@ -1,0 +1,93 @@
+"""`slm render`: a text file as a corpus that flite says, each phone known to the frame, in the layout that training reads.
+
+OUT/audio/*.flac, OUT/manifest.jsonl, OUT/cuts.jsonl.gz as of `slm prepare` and OUT/phones.jsonl as of `slm align`. A voice played
+faster or slower is another speaker: pitch and formants move together.
+
+L phones   T frames of 20 ms
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from slm.data.flite import RATE, VOICES, say_phones
+from slm.data.replacing import replacing
+from slm.errors import SlmError
+
+HOP = 320
+WARPS = (0.9, 1.0, 1.1)
+
+
+def render(texts: Path, out: Path, count: int, seed: int = 0) -> int:
+    """Say `count` lines of the file `texts`, drawn with `seed`, each in one of nine voices. Returns how many could be said.
+
+    SlmError if the file is missing or empty, flite is not installed, or `out` is there already.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from slm.data.prepare import prepare
+    from slm_tokenizers.text.phonemes import Phonemes
+
+    if not texts.is_file():
+        raise SlmError(f"there is no text file {texts}")
+    if out.exists():
+        raise SlmError(f"{out} is there already; remove it, or render into another folder")
+    lines = [line.strip() for line in texts.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    if not lines:
+        raise SlmError(f"{texts} holds no line to say")
+    draw, phonemes = np.random.default_rng(seed), Phonemes()
+    chosen = [lines[i] for i in draw.permutation(len(lines))[:count]]
+    rows, aligned, why = [], [], None
+    for number, line in enumerate(track(chosen, "Saying", console=Console(stderr=True))):
+        voice, warp = VOICES[number % len(VOICES)], WARPS[number // len(VOICES) % len(WARPS)]
+        try:
+            phones = [phone for _, said in phonemes.words(line) for phone in said]
+            frames = write(phones, voice, warp, out / "audio" / f"{number:06d}.flac")
+        except SlmError as error:
+            why = error
+            continue  # a line that holds nothing to say, or more than flite takes
+        told = {
+            "source": "flite",
+            "licence": "BSD-like (flite), for the voices too",
+            "synthetic": True,
+            "gender": "f" if voice == "slt" else "m",
+        }
+        rows.append(
+            {"id": f"{number:06d}", "path": f"audio/{number:06d}.flac", "text": line, "speaker": f"{voice}-{warp:g}", "lang": "en"} | told
+        )
+        aligned.append({"id": f"{number:06d}", "phones": list(zip(phones, frames))})
+    if not rows:
+        raise SlmError(f"no line of {texts} could be said; the last: {why}")
+    for name, found in (("manifest.jsonl", rows), ("phones.jsonl", aligned)):
+        with replacing(out / name) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in found))
+    prepare(out, out, "manifest")
+    return len(rows)
+
+
+def write(phones: list[str], voice: str, warp: float, path: Path) -> list[int]:
+    """The audio of the phones, `warp` times as fast, into `path` -> frames of each phone [L]."""
+    from slm.data import audio
+
+    said = say_phones(phones, voice)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = audio.resample(said.audio, round(RATE * warp), RATE)
+    audio.write(path, samples, RATE, comment=f"{audio.SYNTHETIC}: flite")
+    return frames(np.array(said.ends) / warp, -(-samples.shape[-1] // HOP))
+
+
+def frames(ends: np.ndarray, total: int) -> list[int]:
+    """When phones end, in seconds [L] -> frames of each, `total` in all and none without any. SlmError if they do not fit."""
+    if total < len(ends):
+        raise SlmError(f"{len(ends)} phones do not fit into {total} frames")
+    borders = np.round(ends * RATE / HOP).astype(int)
+    borders[-1] = total
+    for i in range(len(borders)):  # at least one frame each, from the left …
+        borders[i] = max(borders[i], i + 1)
+    for i in range(len(borders) - 1, 0, -1):  # … and still inside, from the right
+        borders[i - 1] = min(borders[i - 1], borders[i] - 1)
+    return np.diff(borders, prepend=0).tolist()

@@ -1,0 +1,66 @@
+"""What a study measures of a speech language model without a text: nats beside those of counted pairs, and what it knows of words.
+
+Q levels   T frames   U units   n items
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slm.stage.lm import LM
+from slm.study.figures import Figure, ratio
+
+
+class Bigram:
+    """The next id given the one before, counted on training rows; each count leans on how common an id is, as if seen `lean` times.
+
+    Rows are codes [Q,T], told frame by frame as a language model is told them, or [U]; level q counts from q * card on.
+    """
+
+    def __init__(self, rows: list[Tensor], card: int, levels: int, lean: float = 5.0) -> None:
+        self.card, self.levels = card, levels
+        size = card * levels
+        pairs, alone = torch.zeros(size, size), torch.ones(size)
+        for row in rows:
+            ids = told(row, card)
+            pairs.index_put_((ids[:-1], ids[1:]), torch.ones(len(ids) - 1), accumulate=True)
+            alone += torch.bincount(ids, minlength=size)
+        alone = (alone.view(levels, card) / alone.view(levels, card).sum(1, keepdim=True)).flatten()  # within its level
+        self.pairs, self.alone, self.lean = pairs, alone, lean
+
+    def nats(self, row: Tensor) -> tuple[float, int]:
+        """The surprise of a row's ids but the first, and how many they are."""
+        ids = told(row, self.card)
+        before, after = ids[:-1], ids[1:]
+        level = after // self.card
+        # levels take turns, so that what follows an id lies all in one level
+        seen = self.pairs[before].view(len(before), self.levels, self.card)[torch.arange(len(before)), level].sum(1)
+        p = (self.pairs[before, after] + self.lean * self.alone[after]) / (seen + self.lean)
+        return float(-p.log().sum()), len(after)
+
+
+def told(row: Tensor, card: int) -> Tensor:
+    """codes [Q,T] -> ids [T*Q], frame by frame, each level in a range of its own; [U] as it is"""
+    return row if row.dim() == 1 else (row + card * torch.arange(len(row))[:, None]).T.flatten()
+
+
+@torch.inference_mode()
+def nats(lm: LM, rows: list[dict[str, Tensor]], name: str) -> Figure:
+    """Nats an id of part `name`, a row an item; each row is heard alone."""
+    losses, counts = [], []
+    for row in rows:
+        counts.append(row[name].numel())
+        losses.append(float(lm.loss({key: [value] for key, value in row.items()})[name]) * counts[-1])
+    return ratio(np.array(losses), np.array(counts))
+
+
+def counted(bigram: Bigram, rows: list[Tensor]) -> Figure:
+    """Nats an id of the counted pairs, a row an item."""
+    return ratio(*np.array([bigram.nats(row) for row in rows], float).T)
+
+
+def share(right: np.ndarray) -> Figure:
+    """1, 0 or .5 an item -> how often it was right"""
+    return ratio(right, np.ones(len(right)))
