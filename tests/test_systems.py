@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from slm import parity, systems
 from slm.cli import app
 from slm.errors import SlmError
+from slm.study import page
 
 
 def rows(recipes, monkeypatch) -> dict[str, systems.Row]:
@@ -79,3 +80,9 @@ def test_models_of_transformers_are_read_without_a_difference():
     assert {each.name for each in found} == set(parity.names())
     for each in found:
         assert each.error == 0 if each.exact else each.error < 1e-4, each
+
+
+def test_the_page_of_studies_is_what_the_results_say():
+    written = (page.FOLDER / "README.md").read_text()
+    assert written == page.page(), "run: python -m slm.study.page"
+    assert written.count("\n## ") == len([path for path in page.FOLDER.glob("*.json") if '"verdicts"' in path.read_text()])
