@@ -217,21 +217,23 @@ def prepare(
 
 @app.command()
 def render(
-    texts: Annotated[Path, typer.Argument(help="A text file, a sentence a line.")],
+    texts: Annotated[Path, typer.Argument(help="A text file, a sentence a line; or: dialogues, questions and answers made of templates.")],
     out: Annotated[Path, typer.Argument(help="The folder to write: audio, cuts.jsonl.gz and phones.jsonl.")],
-    count: Annotated[int, typer.Option(min=1, help="How many lines.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Which lines.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="How many lines, or dialogues.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Which ones.")] = 0,
 ) -> None:
     """Let flite say a text file: a robotic corpus whose phones are known to the frame, in nine voices.
 
     \b
       slm render sentences.txt data/flite --count 3000
+      slm render dialogues data/dialogues --count 900
 
     For experiments where no speech is at hand, or where every label must be right. Needs flite: apt install flite
     """
-    from slm.data.render import render
+    from slm.data.render import render, render_dialogues
 
-    typer.echo(f"{out}: {render(texts, out, count, seed)} sentences")
+    said = render_dialogues(out, count, seed) if str(texts) == "dialogues" else render(texts, out, count, seed)
+    typer.echo(f"{out}: {said} sentences")
 
 
 @app.command()

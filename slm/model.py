@@ -53,7 +53,7 @@ def save_stage(recipe: Recipe, name: str, module: nn.Module, built: dict[str, An
     described["stages"] = {n: to_dict(c) for n, c in recipe.stages.items() if n == name or n in described["stages"]}
     if hasattr(module, "vocabulary"):
         described["vocabulary"][name] = module.vocabulary.hash
-    codec.save(voice, out / "codec")
+    codec.save(voice, out / "codec", exact=not hasattr(voice, "as_stored"))
     weights = {
         k: v.detach().cpu().to(torch.bfloat16 if v.is_floating_point() else v.dtype).contiguous() for k, v in module.state_dict().items()
     }
@@ -96,10 +96,10 @@ def load(folder: Path) -> Model:
 
 
 def _save_tokenizer(config: Any, tokenizer: Any, folder: Path) -> dict:
-    """How a tokenizer beside the one that speaks is remembered: by its config, or as a folder if it was trained."""
+    """How a tokenizer beside the one that speaks is remembered: by its config, or as a folder if it has weights."""
     from slm_tokenizers import stored
 
-    if not isinstance(config, str):
+    if not isinstance(tokenizer, nn.Module):
         return to_dict(config)
     stored.save(tokenizer, folder, exact=True)
     return {"fingerprint": fingerprint(tokenizer)}

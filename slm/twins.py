@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from slm.backbone.convolve import convolve, widen
+from slm.backbone.convolve import convolve_silu
 from slm.backbone.mamba2 import Mamba2
-from slm.backbone.ssd import runs, ssd_chunked, ssd_step
+from slm.backbone.ssd import runs, scan, ssd_step
 from slm.kernels import use
 from slm.nn.norm import GatedRMSNorm, RMSNorm
 from slm.nn.rope import Rope, rotate
@@ -115,8 +115,7 @@ def _ssd(device, scale: int) -> Iterator[Case]:
             return ssd(x, dt * real, A, B, C, 16, state, run, D)
 
         def plain(x, dt, A, B, C, D, state=None, run=run, real=real):
-            y, after = ssd_chunked(x, dt * real, A, B, C, 16, state, run)
-            return torch.addcmul(y, x, D.to(y.dtype)[:, None]), after
+            return scan(x, dt * real, A, B, C, D, 16, state, run)
 
         def exact(x, dt, A, B, C, D, state=None, run=run, real=real):
             state = x.new_zeros(len(x), x.shape[2], x.shape[3], B.shape[3]) if state is None else state
@@ -162,7 +161,7 @@ def _conv(device, scale: int) -> Iterator[Case]:
             return conv_silu(x, weight, bias, past, run)
 
         def plain(x, weight, bias, past=None, run=run):
-            return F.silu(convolve(widen(x, past, 3), weight, bias, x.shape[1], run))
+            return convolve_silu(x, past, weight, bias, run)[0]
 
         def exact(x, weight, bias, past=None, run=run):
             """torch's own convolution, a document at a time."""

@@ -76,7 +76,7 @@ def _kernels(device: str, only: list[str] | tuple) -> Iterator[Check]:
 
     from slm.twins import cases, measure
 
-    fused = kernels.installed() and os.environ.get("SLM_KERNELS") != "0"
+    fused = _fused()
     by = "torch" if not fused else "gpu" if device == "cuda" else "interpreter"
     for case in cases(device, 1 if device == "cpu" else 8, only):
         for dtype in (torch.float64, torch.float32, torch.bfloat16)[device == "cuda" :]:
@@ -90,8 +90,12 @@ def _kernels(device: str, only: list[str] | tuple) -> Iterator[Check]:
                 yield Check(case.kernel, told, "backward", named, backward, tolerance, by)
 
 
+def _fused() -> bool:
+    return kernels.installed() and os.environ.get("SLM_KERNELS") != "0"
+
+
 def _backbones(device: str, only: list[str] | tuple) -> Iterator[Check]:
-    """Run at once, in chunks and step by step, a ragged call in between."""
+    """Run at once, in chunks and step by step; and on the kernels beside the plain way, with gradients."""
     import torch
 
     from slm.backbone.gated_conv import GatedConv
@@ -111,6 +115,10 @@ def _backbones(device: str, only: list[str] | tuple) -> Iterator[Check]:
         for chunk, mode in ((7, "in chunks"), (1, "by steps")):
             by = "gpu" if device == "cuda" else "torch"
             yield Check(name, mode, "forward", "float32", _apart(model, chunk, device), STEPWISE, by)
+        if name in ("transformer", "mamba2", "hybrid") and _fused() and (device == "cuda" or kernels.interpreted()):
+            by = "gpu" if device == "cuda" else "interpreter"
+            for way, error in zip(("forward", "backward"), _wired(model, device)):
+                yield Check(name, "on kernels", way, "float32", error, STEPWISE, by)
 
 
 def _imports(only: list[str] | tuple) -> Iterator[Check]:
@@ -136,6 +144,21 @@ def _apart(model: nn.Module, chunk: int, device: str) -> float:
             y, state = model(piece, state)
             pieces.append(y)
     return ((torch.cat(pieces, 1) - whole).abs().max() / whole.abs().max()).item()
+
+
+def _wired(model: nn.Module, device: str) -> tuple[float, float]:
+    """How far what a backbone says on kernels, and its gradients, are from those of the plain way, each as a share of its largest value."""
+    import torch
+
+    x, results = torch.randn(2, 40, 16, device=device), []
+    weight = torch.randn_like(x)
+    for wanted in (True, False):
+        leaf = x.clone().requires_grad_()
+        with kernels.use(wanted):
+            y, _ = model(leaf)
+            results.append([y, *torch.autograd.grad((y * weight).sum(), [leaf, *model.parameters()])])
+    apart = [((a - b).abs().max() / b.abs().max().clamp(min=1e-9)).item() for a, b in zip(*results)]
+    return apart[0], max(apart[1:])
 
 
 def table(checks: list[Check]) -> Table:

@@ -19,6 +19,7 @@ from slm.verify import TOLERANCES, Check, verify
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ("ssd", "step", "conv", "norm", "rope", "cross_entropy", "rvq")
+WIRED = ("transformer", "hybrid")
 needs_triton = pytest.mark.skipif(not kernels.installed(), reason="needs Triton")
 
 
@@ -54,7 +55,7 @@ print(all(torch.equal(a, b) and a.abs().max() > 0 for a, b in zip(answers(1.0), 
 def figures(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What `slm verify` finds of the kernels on a CPU."""
     path = tmp_path_factory.mktemp("verify") / "verify.json"
-    done = run(COMMAND, "verify", *KERNELS, "--json", str(path))
+    done = run(COMMAND, "verify", *KERNELS, *WIRED, "--json", str(path))
     assert path.exists(), done.stderr
     found = json.loads(path.read_text("utf-8"))
     assert done.returncode == (0 if all(f["passed"] for f in found) else 1), done.stderr
@@ -78,6 +79,13 @@ def test_kernels_are_tried_with_states_ragged_rows_documents_and_in_every_dtype(
     assert tried >= {("conv", "state"), ("conv", "documents"), ("step", "ragged"), ("norm", "gated"), ("cross_entropy", "with head")}
     for kernel in KERNELS:
         assert {f["dtype"] for f in figures if f["name"] == kernel} >= {"float64", "float32"}
+
+
+@needs_triton
+def test_backbones_on_kernels_are_verified_both_ways(figures: list[dict]) -> None:
+    for name in WIRED:
+        mine = [f for f in figures if f["name"] == name and f["mode"] == "on kernels"]
+        assert [f["way"] for f in mine] == ["forward", "backward"] and all(f["by"] == "interpreter" and f["passed"] for f in mine)
 
 
 @needs_triton

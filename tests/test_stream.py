@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from slm.errors import SlmError
-from slm.stream.layout import EMPTY, LAYOUTS, coarse_first, frames, lay, legal, levels, unlay
+from slm.stream.layout import EMPTY, LAYOUTS, coarse_first, frame_of, frames, lay, legal, levels, open_ended, unlay
 from slm.stream.part import Part, merge, take
-from slm.stream.sample import Sampling, looping, sample
+from slm.stream.sample import Sampling, guided, looping, sample
 from slm.stream.vocabulary import Vocabulary
 
 SIZES = {"text": 55, "duration": 64, "semantic": 100, **{f"acoustic.{q}": 16 + q for q in range(12)}}
@@ -60,6 +60,20 @@ def test_a_code_is_never_told_before_a_coarser_level_of_its_frame(name):
     Q, T = 5, 6
     told_at = unlay(torch.arange(len(LAYOUTS[name](Q, T)))[:, None].expand(LAYOUTS[name](Q, T).shape), LAYOUTS[name](Q, T), Q, T)
     assert (told_at.diff(dim=0) >= 0).all() and (told_at.diff(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_step_is_about_the_frame_of_its_first_cell(name):
+    for Q, T in ((1, 4), (3, 4), (3, 1)):
+        table = LAYOUTS[name](Q, T)
+        frames_told = [next(cell for cell in row if cell != EMPTY) % T for row in table.tolist()]
+        assert frame_of(table, T).tolist() == frames_told
+    assert frame_of(LAYOUTS["delay"](3, 0), 0).tolist() == [EMPTY, EMPTY]
+
+
+def test_a_layout_is_open_ended_if_what_it_tells_does_not_depend_on_the_end():
+    assert {name for name in LAYOUTS if open_ended(LAYOUTS[name], 3)} == {"flat", "parallel", "delay", "coarse_first_4"}
+    assert all(open_ended(layout, 1) for layout in LAYOUTS.values())
 
 
 def test_a_wrong_number_of_cells_or_steps_is_an_error():
@@ -202,6 +216,20 @@ def test_only_the_content_of_parts_to_learn_is_learned():
     assert merged.lengths.tolist() == [6, 6] and merged.spans[1] == [("text", 1, 3), ("acoustic", 4, 6)]
 
 
+@pytest.mark.parametrize("end", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_step_belongs_to_one_part(vocabulary, layout, end):
+    parts = [Part("text", end=end), Part("acoustic", levels=(0, 3), layout=layout, end=end)]
+    batch = {"text": [torch.randint(55, (L,)) for L in (5, 0)], "acoustic": [torch.randint(16, (8, T)) for T in (3, 9)]}
+    merged = merge(parts, batch, vocabulary)
+    owned = torch.stack([merged.of(part.name) for part in parts])
+    assert torch.equal(owned.sum(0), (torch.arange(merged.ids.shape[1]) < merged.lengths[:, None]).long())
+    for part, inside in zip(parts, owned):
+        assert (merged.ids[inside] == vocabulary.marker(part.name)).sum() == 2
+        assert (merged.ids[inside] == vocabulary.eos).sum() == 2 * end
+    assert owned[0].sum(1).tolist() == [6 + end, 1 + end]
+
+
 def test_a_part_that_cannot_be_told_is_an_error(vocabulary):
     codes = {"acoustic": [torch.zeros(2, 3, dtype=torch.long)]}
     with pytest.raises(SlmError, match="needs levels 0 to 3 but the codes have 2"):
@@ -308,6 +336,48 @@ def test_a_mean_is_the_legal_ids_weighted_with_their_probabilities(temperature, 
     assert (said != logits.masked_fill(~legal, float("-inf")).argmax(-1)).any(), "a mean that is the likeliest id would prove nothing"
 
 
+def test_an_id_said_too_often_is_drawn_again_from_all_ids():
+    """VALL-E 2: top-p leaves one id; with that id in more than the share of the window, the draw follows all probabilities."""
+    logits = torch.tensor([3.0, 1.0, 1.0, 0.0])
+    often, seldom, padded = torch.tensor([1, 0, 0, 0]), torch.tensor([0, 0, 1, 2]), torch.tensor([0, 0, 0, -1])
+    sampling, draws = Sampling(1.0, 0, 0.5, again=0.5, again_window=4), 4000
+
+    def drawn(history, settings):
+        return torch.bincount(
+            sample(logits.expand(draws, 4), settings, generators(*range(draws)), history=history.expand(draws, -1)), minlength=4
+        )
+
+    assert drawn(seldom, sampling).tolist() == [draws, 0, 0, 0], "half of the window is not more than half"
+    for history in (often, padded):
+        shares, chances = drawn(history, sampling) / draws, logits.softmax(-1)
+        assert ((shares - chances).abs() < 4.5 * (chances * (1 - chances) / draws).sqrt()).all()
+    longer = Sampling(1.0, 0, 0.5, again=0.5, again_window=6)
+    assert drawn(often, longer).tolist() == [draws, 0, 0, 0], "a history shorter than its window counts as if filled with others"
+    assert drawn(torch.tensor([0, 0, 0, 0, 1, 2, 3, 1]), sampling).tolist() == [draws, 0, 0, 0], (
+        "what lies before the window does not count"
+    )
+
+
+def test_drawing_again_takes_no_other_row_s_number():
+    logits, history = torch.randn(5, 9) * 3, torch.randint(0, 9, (5, 6))
+    sampling = Sampling(1.0, 0, 0.5, again=0.1, again_window=3)
+    together, first = generators(*range(5)), Sampling(1.0, 0, 0.5)
+    batched = torch.stack([sample(logits, sampling, together, history=history) for _ in range(20)], 1)
+    for row in range(5):
+        (own,) = generators(row)
+        alone = [sample(logits[row : row + 1], sampling, [own], history=history[row : row + 1]).item() for _ in range(20)]
+        assert alone == batched[row].tolist()
+    off = sample(logits, first, generators(*range(5)), history=history)
+    assert torch.equal(off, sample(logits, first, generators(*range(5)))), "off, the history has no effect"
+
+
+def test_guidance_is_the_condition_s_effect_times_a_scale():
+    heard, without = torch.randn(2, 5), torch.randn(2, 5)
+    assert torch.equal(guided(heard, without, 0), without)
+    torch.testing.assert_close(guided(heard, without, 1), heard)
+    torch.testing.assert_close(guided(heard, without, 3), heard + 2 * (heard - without))
+
+
 def test_logits_that_allow_no_draw_are_an_error():
     good = torch.zeros(2, 4)
     with pytest.raises(SlmError, match="row 1 of the logits"):
@@ -321,7 +391,7 @@ def test_logits_that_allow_no_draw_are_an_error():
 @pytest.mark.parametrize(
     "field,value",
     [("temperature", -1), ("temperature", float("nan")), ("top_k", -1), ("top_k", 1.5), ("top_p", 0), ("top_p", 1.1)]
-    + [("repetition", 0), ("repetition_window", -1)],
+    + [("repetition", 0), ("repetition_window", -1), ("again", 1.5), ("again_window", 0)],
 )
 def test_a_setting_out_of_range_is_an_error_that_names_it(field, value):
     with pytest.raises(SlmError, match=f"sampling.{field} is"):

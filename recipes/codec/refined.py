@@ -14,7 +14,7 @@ from slm.data.told import Told
 from slm.recipe import Recipe, main
 from slm.stage.adversarial import Adversarial
 from slm.train.loop import Train
-from slm_tokenizers.codec import Codec
+from slm_tokenizers.codec import tiny
 from slm_tokenizers.refined import RefinedCodec
 from slm_tokenizers.text.phonemes import Phonemes
 from slm_vocoders.discriminators import MPD, MultiSTFT
@@ -45,7 +45,7 @@ def stage(generator: RefinedCodec.Config, critics: list) -> Adversarial.Config:
 
 
 def small() -> Recipe:
-    codec = Codec.Config(n_q=2, card=16, dim=8, enc_width=16, enc_high=1, enc_low=1, dec_width=16, dec_low=1, dec_high_width=16, dec_high=1)
+    codec = tiny(2)
     critics = [MPD.Config((2, 3), scale=1 / 64), MultiSTFT.Config((256,), 2)]
     return Recipe(
         tokenizers={"acoustic": codec},

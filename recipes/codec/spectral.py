@@ -12,7 +12,7 @@ from slm.data.sounds import Sounds
 from slm.recipe import Recipe, main
 from slm.stage.adversarial import Adversarial
 from slm.train.loop import Train
-from slm_tokenizers.codec import Codec
+from slm_tokenizers.codec import tiny
 from slm_tokenizers.taught import TaughtCodec
 from slm_vocoders.losses import MultiMel
 
@@ -28,7 +28,7 @@ def recipe() -> Recipe:
 
 
 def small() -> Recipe:
-    codec = Codec.Config(n_q=2, card=16, dim=8, enc_width=16, enc_high=1, enc_low=1, dec_width=16, dec_low=1, dec_high_width=16, dec_high=1)
+    codec = tiny(2)
     return Recipe(
         stages={"codec": Adversarial.Config(TaughtCodec.Config(codec), SPECTRA, stft=0.0, begin=-1)},
         data={"codec": MadeUpSounds()},

@@ -24,7 +24,7 @@ from slm.stage.masked import Masked
 from slm.stream.part import Part
 from slm.stream.sample import Sampling
 from slm.train.loop import Train
-from slm_tokenizers.codec import Codec
+from slm_tokenizers.codec import tiny
 from slm_tokenizers.text.phonemes import Phonemes
 
 PARTS = [Part("text", learn=False), Part("duration"), Part("semantic")]
@@ -60,7 +60,7 @@ def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/co
 
 
 def small() -> Recipe:
-    codec = Codec.Config(n_q=3, card=16, dim=8, enc_width=16, enc_high=1, enc_low=1, dec_width=16, dec_low=1, dec_high_width=16, dec_high=1)
+    codec = tiny()
     r = recipe(dim=32, depth=1, heads=2)
     r.tokenizers["acoustic"] = codec
     for stage in r.stages.values():

@@ -10,6 +10,7 @@ B batch   S steps   D width   H heads   J key/value heads   E head width   M ste
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,18 +59,26 @@ class Block(nn.Module):
         self.cross = Cross(config) if config.memory else None
 
     def forward(self, x: Tensor, reach: Reach, layer: int, state: State | None, memory: Memory | None, cond: Tensor | None) -> Tensor:
+        return self._around(lambda y: self.attention(y, reach, layer, state), x, layer, memory, cond)
+
+    def step(self, x: Tensor, turn: tuple[Tensor, Tensor] | None, layer: int, state: State, first: int, cond: Tensor | None) -> Tensor:
+        """x [B,1,D], the step at the place `first` of every row -> [B,1,D]"""
+        return self._around(lambda y: self.attention.step(y, turn, layer, state, first), x, layer, state.memory, cond)
+
+    def _around(self, attention: Callable[[Tensor], Tensor], x: Tensor, layer: int, memory: Memory | None, cond: Tensor | None) -> Tensor:
+        """The layer, whichever way its attention is computed."""
         if self.form == "bert":
-            x = self.norm1(x + self.dropout(self.attention(x, reach, layer, state)))
+            x = self.norm1(x + self.dropout(attention(x)))
             if memory is not None:
                 x = self.norm3(x + self.dropout(self.cross(x, memory, layer)))
             return self.norm2(x + self.dropout(self._mlp(x)))
         if self.adapt is None:
-            x = x + self.dropout(self.attention(self.norm1(x), reach, layer, state))
+            x = x + self.dropout(attention(self.norm1(x)))
             if memory is not None:
                 x = x + self.dropout(self.cross(self.norm3(x), memory, layer))
             return x + self.dropout(self._mlp(self.norm2(x)))
         scale1, shift1, gate1, scale2, shift2, gate2 = self.adapt(cond).chunk(6, -1)
-        y = self.attention(self.norm1(x) * (1 + scale1) + shift1, reach, layer, state)
+        y = attention(self.norm1(x) * (1 + scale1) + shift1)
         x = x + (1 + gate1) * self.dropout(y)
         if memory is not None:
             x = x + self.dropout(self.cross(self.norm3(x), memory, layer))
@@ -98,17 +107,28 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, reach: Reach, layer: int, state: State | None) -> Tensor:
         batch, steps, _ = x.shape
-        qkv = self.qkv(x).view(batch, steps, -1, self.head_dim)
-        turned = qkv[:, :, : self.heads + self.kv_heads]
-        if self.q_norm is not None:
-            turned = torch.cat([self.q_norm(turned[:, :, : self.heads]), self.k_norm(turned[:, :, self.heads :])], 2)
-        turned = (turned if reach.turn is None else rotate(turned, *reach.turn)).transpose(1, 2)
-        q, k = turned[:, : self.heads], turned[:, self.heads :]
-        v = qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
+        q, k, v = (t.transpose(1, 2) for t in self._heard(x, reach.turn))
         if state is not None:
             k, v = state.write(layer, k, v, reach.first, reach.places)
         y = attend(q, k, v, reach.mask, reach.causal)
         return self.out(y.transpose(1, 2).reshape(batch, steps, -1))
+
+    def step(self, x: Tensor, turn: tuple[Tensor, Tensor] | None, layer: int, state: State, first: int) -> Tensor:
+        """x [B,1,D], the step at the place `first` of every row -> y [B,1,D]; its key and value are written into `state`."""
+        q, k, v = self._heard(x, turn)
+        k, v = state.put(layer, k, v, first)
+        # One query a row, as [B,H,1,E] and back: nothing moves in memory.
+        y = F.scaled_dot_product_attention(q.view(len(x), -1, 1, self.head_dim), k, v, enable_gqa=self.heads != self.kv_heads)
+        return self.out(y.view(len(x), 1, -1))
+
+    def _heard(self, x: Tensor, turn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B,S,D] -> queries [B,S,H,E], keys and values [B,S,J,E]"""
+        turned, v = self.qkv(x).unflatten(-1, (-1, self.head_dim)).split([self.heads + self.kv_heads, self.kv_heads], 2)
+        if self.q_norm is not None:
+            q, k = turned.split([self.heads, self.kv_heads], 2)
+            turned = torch.cat([self.q_norm(q), self.k_norm(k)], 2)
+        turned = turned if turn is None else rotate(turned, *turn)
+        return *turned.split([self.heads, self.kv_heads], 2), v
 
 
 class Cross(nn.Module):

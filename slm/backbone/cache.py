@@ -68,6 +68,14 @@ class State:
             return k, v
         return self.keys[layer][:, :, : first + steps].to(k.dtype), self.values[layer][:, :, : first + steps].to(v.dtype)
 
+    def put(self, layer: int, k: Tensor, v: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """`write` of one step k, v [B,1,J,E] at `first` of every row, where nothing is learned."""
+        both = self.keys[layer], self.values[layer]
+        for buffer, new in zip(both, (k, v)):
+            buffer.select(2, first).copy_(new[:, 0])
+        keys, values = (buffer.narrow(2, 0, first + 1) for buffer in both)
+        return (keys, values) if keys.dtype == k.dtype else (keys.to(k.dtype), values.to(v.dtype))
+
     def advance(self, steps: int, lengths: Tensor | None) -> "State":
         """The state after `steps` steps, of which `lengths` [B] were real."""
         return State(self.keys, self.values, self.length + (steps if lengths is None else lengths.cpu()), self.memory)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slm.kernels import usable
+
 
 def widen(x: Tensor, past: Tensor | None, before: int, after: int = 0) -> Tensor:
     """x [B,S,M] behind the steps before it, `past` [B,before,M] or zeros, and without a past in front of `after` zeros."""
@@ -41,6 +43,17 @@ def convolve(window: Tensor, weight: Tensor, bias: Tensor, steps: int, run: Tens
             heard = heard * _same(run, centre - k)[..., None]
         y = torch.addcmul(y, heard, taps[k])
     return y
+
+
+def convolve_silu(x: Tensor, past: Tensor | None, weight: Tensor, bias: Tensor, run: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """x [B,S,M] behind `past` [B,K-1,M] -> silu(convolution) [B,S,M], fused where kernels are, and the window, if there was a past."""
+    reach = weight.shape[-1] - 1
+    if usable(x):
+        from slm.kernels.conv import conv_silu
+
+        return conv_silu(x, weight, bias, past, run), None if past is None else widen(x, past, reach)
+    window = widen(x, past, reach)
+    return F.silu(convolve(window, weight, bias, x.shape[1], run)), None if past is None else window
 
 
 def _same(run: Tensor, back: int) -> Tensor:

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slm.backbone.convolve import convolve, tail, widen
-from slm.backbone.ssd import runs, ssd_advance, ssd_chunked, ssd_step
+from slm.backbone.convolve import convolve_silu, tail
+from slm.backbone.ssd import runs, scan, ssd_advance, ssd_step
 from slm.errors import SlmError
+from slm.kernels import usable
 from slm.nn.norm import GatedRMSNorm, RMSNorm
 
 SEGMENT = 512  # steps that a processor takes through all layers together when nothing is learned
@@ -159,37 +160,52 @@ class Mixer(nn.Module):
     def forward(
         self, x: Tensor, memory: tuple[Tensor, Tensor] | None, lengths: Tensor | None, real: Tensor | None, run: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        gate, mixed, dt = self.in_proj(x).split([self.inner, self.channels, self.heads], -1)
+        projected, (past, ssm) = self.in_proj(x), (None, None) if memory is None else memory
+        alone = memory is not None and x.shape[1] == 1
+        if alone and usable(projected) and not torch.is_grad_enabled():
+            y, *memory = self._fused_step(projected[:, 0], past, ssm, None if real is None else real[:, 0])
+            return y[:, None], tuple(memory)
+        gate, mixed, dt = projected.split([self.inner, self.channels, self.heads], -1)
         dt = F.softplus(dt.to(self.wide) + self.dt_bias)
         if real is not None:
             dt = dt * real[..., None]  # a padded step neither decays nor writes
-        window = widen(mixed, None if memory is None else memory[0], self.config.d_conv - 1)
-        mixed = F.silu(convolve(window, self.conv1d.weight, self.conv1d.bias, x.shape[1], run))
+        mixed, window = convolve_silu(mixed, past, self.conv1d.weight, self.conv1d.bias, run)
         values, B, C = mixed.split([self.inner, self.shared, self.shared], -1)
         values = values.unflatten(-1, (self.heads, -1))  # [B,S,H,P]
         B, C = (t.unflatten(-1, (self.config.groups, -1)) for t in (B, C))
         A = -self.A_log.to(self.wide).exp()
-        if memory is not None and x.shape[1] == 1:
-            y, ssm = ssd_step(values[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], memory[1])
-            y = y[:, None]
+        if alone:
+            y, ssm = ssd_step(values[:, 0], dt[:, 0], A, B[:, 0], C[:, 0], ssm)
+            y = torch.addcmul(y[:, None], values, self.D.to(y.dtype)[:, None])
         else:
-            y, ssm = ssd_chunked(values, dt, A, B, C, self.config.chunk, None if memory is None else memory[1], run)
-        y = torch.addcmul(y, values, self.D.to(y.dtype)[:, None]).flatten(-2)
-        y = self.out_proj(self.norm(y, gate))
-        return y, None if memory is None else (tail(window, self.config.d_conv - 1, lengths).to(memory[0].dtype), ssm)
+            y, ssm = scan(values, dt, A, B, C, self.D, self.config.chunk, ssm, run)
+        y = self.out_proj(self.norm(y.flatten(-2), gate))
+        return y, None if memory is None else (tail(window, self.config.d_conv - 1, lengths).to(past.dtype), ssm)
 
     def step(self, x: Tensor, conv: Tensor, ssm: Tensor) -> Tensor:
         """x [B,D] -> y [B,D]; the memory conv [B,d_conv-1,M] and ssm [B,H,P,N] goes on by one step in place."""
-        gate, mixed, dt = self.in_proj(x).split([self.inner, self.channels, self.heads], -1)
-        window = widen(mixed[:, None], conv, self.config.d_conv - 1)
+        projected = self.in_proj(x)
+        if usable(projected):
+            y, *memory = self._fused_step(projected, conv, ssm, None)
+            for old, new in zip((conv, ssm), memory):
+                old.copy_(new)
+            return y
+        gate, mixed, dt = projected.split([self.inner, self.channels, self.heads], -1)
+        mixed, window = convolve_silu(mixed[:, None], conv, self.conv1d.weight, self.conv1d.bias)
         conv.copy_(window[:, 1:])
-        mixed = F.silu(convolve(window, self.conv1d.weight, self.conv1d.bias, 1)[:, 0])
-        values, B, C = mixed.split([self.inner, self.shared, self.shared], -1)
+        values, B, C = mixed[:, 0].split([self.inner, self.shared, self.shared], -1)
         values = values.unflatten(-1, (self.heads, -1))  # [B,H,P]
         B, C = (t.unflatten(-1, (self.config.groups, -1)) for t in (B, C))
         dt = F.softplus(dt.to(self.wide) + self.dt_bias)
         y = ssd_advance(values, dt, -self.A_log.to(self.wide).exp(), B, C, ssm)
         y = torch.addcmul(y, values, self.D.to(y.dtype)[:, None]).flatten(-2)
-        gated = (y * F.silu(gate)).unflatten(-1, (self.config.groups, -1))  # self.norm, in a third of the operations
-        normed = F.rms_norm(gated, gated.shape[-1:], eps=self.norm.eps).flatten(-2)
-        return self.out_proj(normed * self.norm.weight.to(normed.dtype))
+        return self.out_proj(self.norm(y, gate))
+
+    def _fused_step(self, projected: Tensor, conv: Tensor, ssm: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """projected [B,I+M+H] and the memory -> y [B,D] and the memory after it, anew; where `real` [B] is False, as it was."""
+        from slm.kernels.norm import rms_norm
+        from slm.kernels.step import step
+
+        taps, bias = self.conv1d.weight, self.conv1d.bias
+        y, conv, ssm = step(projected, conv, ssm, taps, bias, self.dt_bias, self.A_log, self.D, self.config.groups, real)
+        return self.out_proj(rms_norm(y, self.norm.weight, None, self.config.groups, self.norm.eps)), conv, ssm

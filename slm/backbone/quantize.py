@@ -1,18 +1,23 @@
-"""Weights in 8 bits, for where the time goes into reading them: a step at a time on a CPU.
+"""Weights in 8 or 16 bits, for where the time goes into reading them: a step at a time on a CPU.
 
-Each output channel's weights are rounded to 127 steps either side of zero and multiplied with inputs in bfloat16, for which torch has
-a kernel that unpacks weights as it reads them; in float32 that kernel is slower than the product it replaces. Each weight is off by at
-most half a step, 0.7 % of the standard deviation of normal weights in the root mean square at a width of 512, and each input and
-output by the 0.4 % at most to which bfloat16 rounds.
+    int8     each output channel's weights are rounded to 127 steps either side of zero and multiplied with inputs in bfloat16, for which
+             torch has a kernel that unpacks weights as it reads them; in float32 that kernel is slower than the product it replaces.
+             Each weight is off by at most half a step, 0.7 % of the standard deviation of normal weights in the root mean square at a
+             width of 512, and each input and output by the 0.4 % at most to which bfloat16 rounds.
+    float16  each weight is rounded, by at most 0.05 % of it, and unpacked to float32 as it is read; nothing else is (FBGEMM, on x86).
 
 D width   O width of the output
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from slm.errors import SlmError
 
 ROWS = 16  # a product with more rows is faster with the weights unpacked
 BLOCK = 64  # inputs the kernel takes at a time; it reads beyond the end of a width that is no multiple
@@ -40,11 +45,41 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
+class Float16Linear(nn.Module):
+    """x [...,D] -> [...,O] in x's dtype, as the nn.Linear it is made from; it learns nothing, and its weights are not in `state_dict`.
+
+    SlmError: this torch has no FBGEMM, or a weight is beyond float16.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        if "fbgemm" not in torch.backends.quantized.supported_engines:
+            raise SlmError("weights in float16 need FBGEMM, which this build of torch lacks; use int8 or bfloat16.")
+        wide = layer.weight.detach().float()
+        if wide.abs().max() > torch.finfo(torch.float16).max:
+            raise SlmError(f"a weight of {wide.abs().max():.3g} is beyond float16; use int8 or bfloat16.")
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        bias = None if layer.bias is None else layer.bias.detach().float()
+        self.packed = torch.ops.quantized.linear_prepack_fp16(wide.contiguous(), bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.quantized.linear_dynamic_fp16(x.float(), self.packed).to(x.dtype)
+
+
 def int8(module: nn.Module) -> nn.Module:
     """`module` itself, all its linear layers in 8 bits; for inference only."""
+    return _each(module, Int8Linear)
+
+
+def float16(module: nn.Module) -> nn.Module:
+    """`module` itself, the weights of all its linear layers in float16; for inference only."""
+    return _each(module, Float16Linear)
+
+
+def _each(module: nn.Module, packed: Callable[[nn.Linear], nn.Module]) -> nn.Module:
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
-            setattr(module, name, Int8Linear(child))
+            setattr(module, name, packed(child))
         else:
-            int8(child)
+            _each(child, packed)
     return module

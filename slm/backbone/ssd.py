@@ -14,6 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slm.kernels import usable
+
+LARGEST = 64 * 128  # P N of the fused kernel, which keeps the state of a head in registers
+
 
 def runs(documents: Tensor) -> Tensor:
     """Document ids [B,S] -> the number of document changes so far [B,S]; an id that comes back later is a new run."""
@@ -50,6 +54,26 @@ def ssd_chunked(
     across = across.transpose(2, 3).reshape(inside.shape)
     y = torch.addcmul(inside, across, read.to(inside.dtype)[..., None])
     return y.flatten(1, 2)[:, :steps].to(x.dtype), state
+
+
+def scan(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    chunk: int = 64,
+    state: Tensor | None = None,
+    run: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`ssd_chunked` and D [H] times x on top of its y; fused where kernels are, for states of a head up to Mamba-2's own largest."""
+    if x.shape[3] * B.shape[3] <= LARGEST and usable(x):
+        from slm.kernels.ssd import ssd
+
+        return ssd(x, dt, A, B, C, chunk, state, run, D)
+    y, state = ssd_chunked(x, dt, A, B, C, chunk, state, run)
+    return torch.addcmul(y, x, D.to(y.dtype)[:, None]), state
 
 
 def _cumulate(log_decay: Tensor, run: Tensor | None) -> Tensor:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from slm.backbone.mamba2 import Mamba2
-from slm.backbone.quantize import int8
+from slm.backbone.quantize import float16, int8
+from slm.backbone.steps import columns, product, steps
 from slm.backbone.transformer import Transformer
 from slm.bench.run import Contestant, Phase, Race
 
@@ -38,18 +39,19 @@ class LM(nn.Module):
 
 
 class Steps:
-    """A model an id at a time: ids [1] -> logits [1,V]. With `in_place`, a Mamba2 has one state, written again and again."""
+    """A model an id at a time: ids [1] -> logits [1,V]. With `in_place`, there is one state, written again and again (steps.py)."""
 
     def __init__(self, model: LM, in_place: bool, capacity: int = 64) -> None:
-        self.model, self.in_place, backbone = model, in_place, model.backbone
+        self.model, backbone = model, model.backbone
+        self.step, self.head = steps(backbone) if in_place else None, product(model.head)
         self.state = backbone.start(1, capacity=capacity) if isinstance(backbone, Transformer) else backbone.start(1)
 
     def __call__(self, ids: Tensor) -> Tensor:
         x = self.model.embed(ids)  # [1,D]
-        if self.in_place:
-            return self.model.head(self.model.backbone.step(x, self.state))
+        if self.step is not None:
+            return self.head(self.step(x, self.state))
         hidden, self.state = self.model.backbone(x[:, None], self.state)
-        return self.model.head(hidden[:, 0])
+        return self.head(hidden[:, 0])
 
 
 def mamba2(small: bool = False) -> list[Race]:
@@ -103,13 +105,7 @@ def reference_config(config: Mamba2.Config, vocabulary: int, chunk: int) -> Any:
 def mamba2_decode(config: Mamba2.Config, vocabulary: int, count: int) -> Race:
     torch.manual_seed(0)
     model = LM(config.build(), vocabulary).eval()
-    racers = [
-        Contestant("slm", greedily(model, count, True)),
-        Contestant("slm, a new state a step", greedily(model, count, False)),
-        Contestant("slm, bf16", greedily(copy.deepcopy(model).bfloat16(), count, True), precision="bf16"),
-        Contestant("slm, int8", greedily(int8(copy.deepcopy(model)), count, True), precision="int8"),
-        present("transformers", lambda: reference_decode(model, count)),
-    ]
+    racers = [*our_steps(model, count), present("transformers", lambda: reference_decode(model, count))]
     return Race(f"Mamba-2 130M, its two tables apart, {count} ids", count / RATE, reading(model, count), racers, near)
 
 
@@ -127,13 +123,25 @@ def llama_decode(config: Transformer.Config, vocabulary: int, count: int) -> Rac
     torch.manual_seed(0)
     model = LM(config.build(), vocabulary).eval()
     racers = [
-        Contestant("slm", greedily(model, count, False)),
-        Contestant("slm, bf16", greedily(copy.deepcopy(model).bfloat16(), count, False), precision="bf16"),
-        Contestant("slm, int8", greedily(int8(copy.deepcopy(model)), count, False), precision="int8"),
+        *our_steps(model, count),
         present("transformers, dynamic cache", lambda: llama(model, count, "dynamic")),
         present("transformers, static cache", lambda: llama(model, count, "static")),
     ]
     return Race(f"Transformer {millions(model)}, {count} ids", count / RATE, reading(model, count), racers, near)
+
+
+def our_steps(model: LM, count: int) -> list[Contestant]:
+    """What we have for steps, the fastest in float32 first, and the state that is made anew by `forward`."""
+    racers = [
+        Contestant("slm", greedily(columns(copy.deepcopy(model)), count, True)),
+        Contestant("slm, a new state a step", greedily(model, count, False)),
+        Contestant("slm, bf16", greedily(copy.deepcopy(model).bfloat16(), count, True), precision="bf16"),
+        Contestant("slm, int8", greedily(int8(copy.deepcopy(model)), count, True), precision="int8"),
+    ]
+    if "fbgemm" in torch.backends.quantized.supported_engines:
+        half = float16(copy.deepcopy(model))
+        racers.append(Contestant("slm, weights in fp16", greedily(half, count, True), precision="bf16"))  # as many bytes as bf16
+    return racers
 
 
 def llama(model: LM, count: int, cache: str) -> Callable[[], Tensor]:
@@ -176,9 +184,9 @@ def greedily(model: LM, count: int, in_place: bool) -> Callable[[], Tensor]:
     """Each id the likeliest after the one before -> logits [count,V] in float32."""
 
     def run() -> Tensor:
-        steps, ids, found = Steps(model, in_place, count), torch.zeros(1, dtype=torch.long), []
+        said, ids, found = Steps(model, in_place, count), torch.zeros(1, dtype=torch.long), []
         for _ in range(count):
-            found.append(steps(ids))
+            found.append(said(ids))
             ids = found[-1].argmax(-1)
         return torch.cat(found).float()
 

@@ -9,6 +9,7 @@ L phones   T frames of 20 ms
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,17 @@ from slm.errors import SlmError
 
 HOP = 320
 WARPS = (0.9, 1.0, 1.1)
+KNOWN = {"lang": "en", "source": "flite", "licence": "BSD-like (flite), for the voices too", "synthetic": True}
+
+
+@dataclass
+class Line:
+    """What is to be said: the voice is one of flite's, played `warp` times as fast."""
+
+    id: str
+    text: str
+    voice: str
+    warp: float
 
 
 def render(texts: Path, out: Path, count: int, seed: int = 0) -> int:
@@ -26,42 +38,50 @@ def render(texts: Path, out: Path, count: int, seed: int = 0) -> int:
 
     SlmError if the file is missing or empty, flite is not installed, or `out` is there already.
     """
+    if not texts.is_file():
+        raise SlmError(f"there is no text file {texts}")
+    lines = [line.strip() for line in texts.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    chosen = [lines[i] for i in np.random.default_rng(seed).permutation(len(lines))[:count]]
+    return say_all([Line(f"{i:06d}", text, *voice(i)) for i, text in enumerate(chosen)], out)
+
+
+def render_dialogues(out: Path, count: int, seed: int = 0) -> int:
+    """Say `count` questions and their answers (dialogues.py), 000012-asked and 000012-replied in one voice."""
+    from slm.data.dialogues import turns
+
+    lines = []
+    for i, (asked, replied) in enumerate(turns(count, seed)):
+        lines += [Line(f"{i:06d}-asked", asked, *voice(i)), Line(f"{i:06d}-replied", replied, *voice(i))]
+    return say_all(lines, out)
+
+
+def voice(number: int) -> tuple[str, float]:
+    """Nine voices, one after the other."""
+    return VOICES[number % len(VOICES)], WARPS[number // len(VOICES) % len(WARPS)]
+
+
+def say_all(lines: list[Line], out: Path) -> int:
     from rich.console import Console
     from rich.progress import track
 
     from slm.data.prepare import prepare
     from slm_tokenizers.text.phonemes import Phonemes
 
-    if not texts.is_file():
-        raise SlmError(f"there is no text file {texts}")
     if out.exists():
         raise SlmError(f"{out} is there already; remove it, or render into another folder")
-    lines = [line.strip() for line in texts.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    if not lines:
-        raise SlmError(f"{texts} holds no line to say")
-    draw, phonemes = np.random.default_rng(seed), Phonemes()
-    chosen = [lines[i] for i in draw.permutation(len(lines))[:count]]
-    rows, aligned, why = [], [], None
-    for number, line in enumerate(track(chosen, "Saying", console=Console(stderr=True))):
-        voice, warp = VOICES[number % len(VOICES)], WARPS[number // len(VOICES) % len(WARPS)]
+    phonemes, rows, aligned, why = Phonemes(), [], [], "there is none"
+    for line in track(lines, "Saying", console=Console(stderr=True)):
+        path = Path("audio") / f"{line.id}.flac"
         try:
-            phones = [phone for _, said in phonemes.words(line) for phone in said]
-            frames = write(phones, voice, warp, out / "audio" / f"{number:06d}.flac")
+            phones = [phone for _, said in phonemes.words(line.text) for phone in said]
+            frames = write(phones, line.voice, line.warp, out / path)
         except SlmError as error:
             why = error
             continue  # a line that holds nothing to say, or more than flite takes
-        told = {
-            "source": "flite",
-            "licence": "BSD-like (flite), for the voices too",
-            "synthetic": True,
-            "gender": "f" if voice == "slt" else "m",
-        }
-        rows.append(
-            {"id": f"{number:06d}", "path": f"audio/{number:06d}.flac", "text": line, "speaker": f"{voice}-{warp:g}", "lang": "en"} | told
-        )
-        aligned.append({"id": f"{number:06d}", "phones": list(zip(phones, frames))})
+        rows.append({"id": line.id, "path": str(path), "text": line.text, "speaker": f"{line.voice}-{line.warp:g}", **KNOWN})
+        aligned.append({"id": line.id, "phones": list(zip(phones, frames))})
     if not rows:
-        raise SlmError(f"no line of {texts} could be said; the last: {why}")
+        raise SlmError(f"no line could be said; the last: {why}")
     for name, found in (("manifest.jsonl", rows), ("phones.jsonl", aligned)):
         with replacing(out / name) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in found))

@@ -1,6 +1,7 @@
 """Fused Triton kernels. Each has a plain torch twin elsewhere in the tree that defines it; none is ever required.
 
-`usable(tensor)` is the one switch between the two. This module imports neither torch nor Triton.
+`usable(tensor)` is the one door between the two, and who calls a kernel asks there: the norms and rotations of `slm.nn`, the scan, step
+and convolution of `slm.backbone`, the losses and searches. This module imports neither torch nor Triton until a GPU is at work.
 """
 
 import os
@@ -22,12 +23,18 @@ def interpreted() -> bool:
 
 
 def usable(tensor) -> bool:
-    """Should a kernel, and not its twin, take this tensor? On a GPU yes, unless SLM_KERNELS=0; on a CPU no, unless `use` says so."""
-    if not installed() or _wanted is False:
+    """Should a kernel, and not its twin, take this tensor? On a GPU yes, unless SLM_KERNELS=0; on a CPU no, unless `use` says so.
+
+    Triton launches on the current GPU alone, and float64, which is for proofs, stays with the twins there.
+    """
+    if not (tensor.is_cuda or _wanted) or _wanted is False or not installed():
         return False
-    if _wanted:
-        return tensor.is_cuda or interpreted()
-    return tensor.is_cuda and os.environ.get("SLM_KERNELS") != "0"
+    if not tensor.is_cuda:
+        return interpreted()
+    import torch
+
+    asked = _wanted or os.environ.get("SLM_KERNELS") != "0"
+    return asked and tensor.element_size() <= 4 and tensor.get_device() == torch.cuda.current_device()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Causal depthwise convolution and SiLU in one pass each way; its twin is the convolution of `slm.backbone.mamba2.Mixer`.
+"""Causal depthwise convolution and SiLU in one pass each way; its twin is `slm.backbone.convolve.convolve_silu`.
 
     z_t = bias + sum_k weight_k x_{t-reach+k}      y = silu(z)      reach = taps - 1
 

@@ -1,4 +1,4 @@
-"""Cross-entropy over a large merged vocabulary, whose softmax is never in memory; its twin is torch's own `cross_entropy`.
+"""Cross-entropy over a large merged vocabulary, whose softmax is never in memory; its twin is torch's own.
 
     loss_n = w_n ((1 - e) (lse_n - s_n[target]) + e (lse_n - mean s_n))      lse_n = log sum_v exp s_n[v]      e smoothing
 

@@ -1,4 +1,4 @@
-"""State space duality (Mamba-2) in one pass forward and two back; its twin is `slm.backbone.ssd.ssd_chunked`.
+"""State space duality (Mamba-2) in one pass forward and two back; its twin is `slm.backbone.ssd.scan`.
 
 Forward: a program owns a head of a row and walks over the chunks with the state in registers, so x, B and C are read once and
 nothing but y (and, to train, the state at each chunk's start) is written. Back: `_states_back` walks the other way with the

@@ -1,4 +1,4 @@
-"""One step of Mamba-2's mixer between its two projections, in one launch; its twin is `slm.backbone.mamba2.Mixer`.
+"""One step of Mamba-2's mixer between its two projections, in one launch; its twin is `slm.backbone.mamba2.Mixer.step`.
 
 The window of the convolution moves on, its output through SiLU becomes x, B and C, the state takes them in, and what it says is
 multiplied by silu(z). The norm that follows spans heads, hence is another launch: `slm.kernels.norm.rms_norm(..., groups=G)`.

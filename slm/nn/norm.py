@@ -2,9 +2,12 @@
 
 D width   G groups
 """
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from slm.kernels import usable
 
 
 def _scale(x: Tensor, eps: float) -> Tensor:
@@ -22,6 +25,10 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        if usable(x):
+            from slm.kernels.norm import rms_norm
+
+            return rms_norm(x, self.weight, None, 1, self.eps)
         if x.is_cuda or not torch.is_grad_enabled():
             return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
         # torch's own has no fused backward on a CPU; this is a third faster there.
@@ -40,6 +47,12 @@ class GatedRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        if usable(x):
+            from slm.kernels.norm import rms_norm
+
+            return rms_norm(x, self.weight, gate, self.groups, self.eps)
         gated = (x * F.silu(gate)).unflatten(-1, (self.groups, -1))
+        if not torch.is_grad_enabled():
+            return F.rms_norm(gated, gated.shape[-1:], eps=self.eps).flatten(-2) * self.weight.to(gated.dtype)
         normed = (gated * _scale(gated, self.eps).to(gated.dtype)).flatten(-2)
         return normed * self.weight.to(normed.dtype)

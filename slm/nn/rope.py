@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from slm.kernels import usable
+
 
 @dataclass
 class Stretch:
@@ -62,4 +64,8 @@ class Rope(nn.Module):
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x [B,S,H,E] turned by its positions' angles, in x's dtype."""
+    if usable(x):
+        from slm.kernels.rope import rotate as turn
+
+        return turn(x, cos, sin)
     return x * cos.to(x.dtype) + x.roll(x.shape[-1] // 2, -1) * sin.to(x.dtype)

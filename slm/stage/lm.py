@@ -4,11 +4,13 @@
 
 Each step's input is the sum of its ids' embeddings, of the voice, and (with a guide) of the phone that is due *next*,
 because a step predicts the one after it. Scores are normalised over the ids that are legal there: the range of the part's
-level, and <eos> for a part that ends by itself.
+level, and <eos> for a part that ends by itself. The ids of one step are said independently of each other, or, with `depth`,
+one after another (slm/stage/multiscale.py).
 """
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -22,10 +24,13 @@ from slm.backbone.rwkv import RWKV
 from slm.backbone.transformer import Transformer
 from slm.condition.guide import Guide
 from slm.condition.voice import Voice
+from slm.condition.window import Window
 from slm.data.batch import pad
 from slm.errors import SlmError
+from slm.nn.surprise import surprise
+from slm.stage.multiscale import Depth
 from slm.stage.say import say
-from slm.stream.layout import EMPTY
+from slm.stream.layout import EMPTY, LAYOUTS, frame_of
 from slm.stream.part import Merged, Part, merge
 from slm.stream.sample import Sampling
 from slm.stream.vocabulary import Vocabulary
@@ -57,6 +62,10 @@ class LM(nn.Module):
         cap: float = 30.0  # steps a phone, for parts whose length nothing else decides
         smooth: float = 0.0  # label smoothing
         confuse: float = 0.0  # share of the told ids that are wrong while training, so that one slip does not lead to the next
+        depth: Depth.Config | None = None  # says the ids of one step one after another
+        guidance: float = 1.0  # how many times as strong the voice's effect on what is said is; 1 hears each row once, others twice
+        forget: float = 0.0  # share of the rows whose voice is not heard while training, without which guidance has nothing to go by
+        window: Window.Config | None = None  # which phones a frame looks at, by the durations said before; for a Transformer
 
         def build(self, streams: dict[str, Stream]) -> "LM":
             return LM(self, streams)
@@ -65,7 +74,7 @@ class LM(nn.Module):
         super().__init__()
         self.config = config
         self.parts = config.parts
-        self.streams = {p.name: streams[p.name] for p in self.parts}
+        self.streams = {p.name: streams[p.of] for p in self.parts}
         self.vocabulary = Vocabulary(sizes(self.parts, self.streams))
         self.backbone = config.backbone.build()
         if not self.backbone.causal:
@@ -78,18 +87,48 @@ class LM(nn.Module):
         for part in (part for part in self.parts if part.name in config.tell):
             if part.end or self.streams[part.name].n_q > 1:
                 raise SlmError(f"the chances of part {part.name!r} cannot be told: it has several levels, or an end of its own")
+        self.depth = config.depth.build(dim, self.vocabulary.size) if config.depth else None
         self.voice = config.voice.build() if config.voice else None
+        if self.voice is None and (config.guidance != 1 or config.forget):
+            raise SlmError(f"guidance = {config.guidance} and forget = {config.forget} are about a voice, and the config has none")
         self.guide = config.guide.build(self.streams[config.guide.text].card, dim) if config.guide else None
+        self.window = config.window.build() if config.window else None
+        if self.window and not isinstance(self.backbone, Transformer):
+            raise SlmError(f"a window is a mask on attention: the backbone must be a Transformer, not {type(self.backbone).__name__}")
 
     def forward(self, batch: dict, player: str = "main") -> dict[str, Tensor]:
         return self.loss(batch)
 
+    def about(self, parts: list[Part]) -> "LM":
+        """The same model, weights and all, for others of its parts, or the same in another order."""
+        other = copy(self)
+        other.parts = parts
+        return other
+
     def loss(self, batch: dict) -> dict[str, Tensor]:
         """Mean negative log-likelihood of each learned part's ids, in nats; one entry a part."""
         merged = merge(self.parts, batch, self.vocabulary)
-        x = self.inputs(self.confused(merged), self.hints(batch, merged))
-        hidden, _ = self.backbone(x, lengths=merged.lengths)
+        heard = self.confused(merged)
+        x = self.inputs(heard, self.hints(batch, merged, self._forgotten(self.hear(batch))))
+        hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch))
+        hidden = hidden if self.depth is None else self._deep(hidden, heard, merged.learn)
         return {part.name: self._loss_of(part, merged, hidden) for part in self.parts if part.learn}
+
+    def think(self, x: Tensor, state: object, lengths: Tensor | None, seen: Tensor | None) -> tuple[Tensor, object]:
+        """The backbone on x [B,S,D], with a window each step looking at no more than seen [B,S,K]."""
+        return self.backbone(x, state, lengths) if seen is None else self.backbone(x, state, lengths, seen=seen)
+
+    def looks(self, merged: Merged, batch: dict) -> Tensor | None:
+        """Which steps each step looks at [B,S,S], None without a window."""
+        if self.window is None:
+            return None
+        return self.window.seen(*self.window.of(merged, batch))
+
+    def _deep(self, hidden: Tensor, ids: Tensor, learn: Tensor) -> Tensor:
+        """hidden [B,S,D], ids [B,S,W] -> [B,S,W,D]: what each column of the *next* step is said from, 0 where none of it is learned."""
+        rows, steps = learn[:, 1:].any(-1).nonzero(as_tuple=True)
+        deep = self.depth(hidden[rows, steps], ids[rows, steps + 1], self.embed)
+        return deep.new_zeros(*ids.shape, hidden.shape[-1]).index_put((rows, steps), deep)
 
     def confused(self, merged: Merged) -> Tensor:
         """The ids [B,S,W] as the model hears them: while training, some learned ones are others of their range."""
@@ -107,22 +146,24 @@ class LM(nn.Module):
     def _loss_of(self, part: Part, merged: Merged, hidden: Tensor) -> Tensor:
         total, count = hidden.new_zeros(()), 0
         first, stop = part.span(self.streams[part.name].n_q)
+        mine = (merged.learn & merged.of(part.name)[..., None]) if part.end or part.stream else merged.learn  # all have the same <eos>
         for level in range(first, stop):
             legal = self.legal(part, level)
             place = torch.full((self.vocabulary.size + 1,), -1, device=hidden.device)
             place[legal] = torch.arange(len(legal), device=hidden.device)
-            told = merged.learn & self._within(part, level, merged.ids)
+            told = mine & self._within(part, level, merged.ids)
             rows, steps, columns = told.nonzero(as_tuple=True)
             if not len(rows):
                 continue
-            scores = self.score(hidden[rows, steps - 1], legal)
+            before = hidden[rows, steps - 1] if self.depth is None else hidden[rows, steps - 1, columns]
+            scores = self.score(before, legal)
             target = place[merged.ids[rows, steps, columns]]
-            total = total + F.cross_entropy(scores.float(), target, reduction="sum", label_smoothing=self.config.smooth)
+            total = total + surprise(scores, target, self.config.smooth)
             count += len(rows)
         return total / max(1, count)
 
     def _within(self, part: Part, level: int, ids: Tensor) -> Tensor:
-        begin, end = self.vocabulary.range(self.vocabulary.level(part.name, level))
+        begin, end = self.vocabulary.range(self.vocabulary.level(part.of, level))
         first, _ = part.span(self.streams[part.name].n_q)
         inside = (ids >= begin) & (ids < end)
         return inside | (ids == self.vocabulary.eos) if part.end and level == first else inside
@@ -130,8 +171,8 @@ class LM(nn.Module):
     def legal(self, part: Part, level: int) -> Tensor:
         """Global ids that may stand where `level` of `part` is due, <eos> last."""
         first, _ = part.span(self.streams[part.name].n_q)
-        begin, end = self.vocabulary.range(self.vocabulary.level(part.name, level))
-        if self.config.guide and part.name == self.config.guide.duration:
+        begin, end = self.vocabulary.range(self.vocabulary.level(part.of, level))
+        if part.name in (c.duration for c in (self.config.guide, self.config.window) if c):
             begin += 1  # a phone of no frames would be skipped
         ids = torch.arange(begin, end, device=self.head.weight.device)
         if part.end and level == first:
@@ -151,26 +192,36 @@ class LM(nn.Module):
         """The prompts as vectors [B,D]."""
         return None if self.voice is None else self.voice(*pad(batch["prompt"], dim=0))
 
-    def hints(self, batch: dict, merged: Merged) -> Tensor | None:
-        """Voice and due phones for every step [B,S,D]."""
-        voice = self.hear(batch)
+    def _forgotten(self, voice: Tensor | None) -> Tensor | None:
+        """The voices [B,D], while training some of them nothing."""
+        if not (self.training and self.config.forget):
+            return voice
+        return voice * (torch.rand(len(voice), 1, device=voice.device) >= self.config.forget)
+
+    def hints(self, batch: dict, merged: Merged, voice: Tensor | None) -> Tensor | None:
+        """Voice [B,D] and due phones for every step [B,S,D]."""
         if self.guide is None:
             return None if voice is None else voice[:, None].expand(-1, merged.ids.shape[1], -1)
         features = self.guide.phones(batch[self.config.guide.text], voice)
         durations = batch.get(self.config.guide.duration) or [None] * len(features)
-        rows = []
+        parts, rows = {part.name: part for part in self.parts}, []
         for b, spans in enumerate(merged.spans):
             pieces = []
-            for name, start, stop in spans:
-                due = self.due(name, features[b], durations[b])
-                pieces.append(F.pad(due, (0, 0, 0, stop - start - len(due) + 1)))  # one step early: the marker sees the first
+            for i, (name, start, _) in enumerate(spans):
+                due = self.steps_due(parts[name], self.due(name, features[b], durations[b]))
+                pieces.append(F.pad(due, (0, 0, 0, merged.until(b, i) - start + 1 - len(due))))  # one step early: the marker sees the first
             rows.append(torch.cat(pieces))
         hints = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         hints = F.pad(hints, (0, 0, 0, merged.ids.shape[1] - hints.shape[1]))
         return hints if voice is None else hints + voice[:, None]
 
+    def steps_due(self, part: Part, due: Tensor) -> Tensor:
+        """The hint of each frame of a part [T,D] -> that of each step of its layout [S,D]."""
+        first, stop = part.span(self.streams[part.name].n_q)
+        return due[frame_of(LAYOUTS[part.layout](stop - first, len(due)), len(due)).to(due.device)]
+
     def due(self, name: str, features: Tensor, duration: Tensor | None) -> Tensor:
-        """The hint of each step of a part [steps,D]: none for the phones themselves."""
+        """The hint of each frame of a part [T,D]: none for the phones themselves."""
         c = self.config.guide
         if name == c.text:
             return features.new_zeros(len(features), features.shape[-1])
@@ -182,6 +233,7 @@ class LM(nn.Module):
     def run(self, batch: dict, seeds: list[int]) -> dict:
         """Say the learned parts the batch lacks, in order. Returns the batch with them and `stop`, a reason a row.
 
+        A part that the batch lacks goes on from NAME_begins, rows of codes of its levels, where the batch has those.
         With `tell` also NAME_chances, rows [T,C]: how probable each code was where one was drawn, before temperature and top-p.
         """
         for part in self.parts:
@@ -196,5 +248,5 @@ def sizes(parts: list[Part], streams: dict[str, Stream]) -> dict[str, int]:
     for part in parts:
         stream = streams[part.name]
         first, stop = part.span(stream.n_q)
-        out |= {part.name: stream.card} if stream.n_q == 1 else {f"{part.name}.{q}": stream.card for q in range(first, stop)}
+        out |= {part.of: stream.card} if stream.n_q == 1 else {f"{part.of}.{q}": stream.card for q in range(first, stop)}
     return out

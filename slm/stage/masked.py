@@ -21,6 +21,7 @@ from slm.condition.guide import Guide
 from slm.condition.voice import Voice
 from slm.data.batch import pad
 from slm.errors import SlmError
+from slm.stage.join import join, take
 from slm.stage.lm import Stream
 
 
@@ -134,13 +135,12 @@ class Masked(nn.Module):
             (context["codes"][pick, level] + level[:, None] * self.card).reshape(-1, 1), self.embed.flatten(0, 1), mode="sum"
         ).view(rows, -1, self.embed.shape[-1])
         prompt = self.see(context["latents"]) + self.see_level(prompt_level) + self.region.weight[0]
-        x, total = _join(prompt, context["prompt"], target, lengths)
+        x, total = join((prompt, context["prompt"]), (target, lengths))
         cond = self.level(level)
         if context["voice"] is not None:
             cond = cond + self.voiced(context["voice"])
         y, _ = self.backbone(x, lengths=total, cond=cond)
-        at = context["prompt"][:, None] + torch.arange(frames, device=device)
-        y = y.gather(1, at.clamp(max=y.shape[1] - 1)[..., None].expand(-1, -1, y.shape[-1]))
+        y = take(y, context["prompt"], frames)
         said = torch.stack([self.say[q - self.config.known](y[b]) for b, q in enumerate(level.tolist())])
         return (torch.einsum("bte,bce->btc", said, self.unit[level].to(said.dtype)) + self.bias[level - self.config.known][:, None]).float()
 
@@ -200,9 +200,3 @@ class Masked(nn.Module):
                 if left:
                     hidden[b, sure.topk(left, largest=False).indices] = True
         return codes
-
-
-def _join(prompt: Tensor, prompt_lengths: Tensor, target: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """[B,P,D] and [B,T,D], each right-padded -> one right-padded [B,S,D] with every row's target right behind its prompt, and lengths."""
-    rows = [torch.cat([p[:n], t[:m]]) for p, n, t, m in zip(prompt, prompt_lengths.tolist(), target, lengths.tolist())]
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True), prompt_lengths + lengths

@@ -1,27 +1,31 @@
 """The loop in which a language model speaks: one step at a time, every row by its own seed, and always to an end.
 
-    B rows   S steps   D width   L phones   T frames
+    B rows   S steps   W ids a step   D width   L phones   T frames   Q levels of the part   R rows heard: B, or 2 B with guidance
 
-How long a part is, is known before it starts where durations tell it (the number of phones, the sum of durations); then
-the model has no way to stop early or run on, and the reason is "end". Elsewhere the part ends by <eos> ("end"), at a cap
-derived from the text ("length") or because it went round in circles ("loop").
+At each step every column that the layout tells draws an id of its level. How many frames a part has, is known before it starts where
+durations or another part tell it (the number of phones, the sum of durations, `Part.like`); then the model has no way to stop early
+or run on, and the reason is "end". Elsewhere the part ends by <eos> in column 0 ("end"), at a cap derived from what it was told ("length")
+or because it went round in circles ("loop"); levels that lag behind are still told, so that what the model heard of a part, whatever
+came to its end, is what it hears of such a part while it learns.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from slm.condition.window import Sight
 from slm.errors import SlmError
+from slm.stage.row import Row
+from slm.stream.layout import EMPTY, LAYOUTS, open_ended
 from slm.stream.part import Part, merge
-from slm.stream.sample import Sampling, looping, sample
+from slm.stream.sample import Sampling, guided, sample
 
 if TYPE_CHECKING:
     from slm.stage.lm import LM
-
-CHECK = 16  # steps between looks for loops
 
 
 def say(lm: "LM", batch: dict, seeds: list[int]) -> dict:
@@ -31,76 +35,140 @@ def say(lm: "LM", batch: dict, seeds: list[int]) -> dict:
     wanted = [part for part in lm.parts if part.name not in batch]
     if lm.parts[: len(given)] != given:
         raise SlmError(f"parts are said in order; {wanted[0].name!r} comes before a part that was given")
-    device = lm.head.weight.device
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    voice = lm.hear(batch)
-    features = lm.guide.phones(batch[lm.config.guide.text], voice) if lm.guide else None
-    merged = merge(given, batch, lm.vocabulary)
-    rows = len(seeds)
-    even = None if len(set(merged.lengths.tolist())) == 1 else merged.lengths
-    _, state = lm.backbone(lm.inputs(merged.ids, lm.hints(batch, merged)), lm.backbone.start(rows, device=device), even)
-    stops = ["end"] * rows
+    if not given and f"{wanted[0].name}_begins" not in batch:
+        raise SlmError(f"a language model goes on from what it is given; give it {lm.parts[0].name!r} at least, or how that begins")
+    talk = _listen(lm, batch, given, seeds)
+    stops = ["end"] * len(seeds)
     for part in wanted:
-        said, chances, state, reasons = _say_part(lm, part, batch, features, voice, state, generators)
-        batch[part.name] = said
+        rows, chances = _say_part(talk, part, batch)
+        batch[part.name] = [_codes(lm, part, row.said) for row in rows]
         if chances:
             batch[f"{part.name}_chances"] = chances
-        stops = [new if new != "end" else old for old, new in zip(stops, reasons)]
+        stops = [row.reason if row.reason != "end" else old for old, row in zip(stops, rows)]
     batch["stop"] = stops
     return batch
 
 
-def _say_part(
-    lm: "LM", part: Part, batch: dict, features: list[Tensor] | None, voice: Tensor | None, state, generators: list[torch.Generator]
-):
-    stream = lm.streams[part.name]
-    first, last = part.span(stream.n_q)
-    levels = last - first
-    if part.layout not in ("flat", "parallel") or (part.layout == "parallel" and levels > 1):
-        raise SlmError(f"part {part.name!r} is laid out {part.layout!r}; a language model says flat parts")
-    due = _due(lm, part, batch, features, levels)
-    steps, fixed = _steps(lm, part, batch, due, levels)
-    sampling = lm.config.sampling.get(part.name, Sampling())
-    legal = [lm.legal(part, level) for level in range(first, last)]
-    rows, device = len(generators), lm.head.weight.device
-    ids = torch.full((rows, 1), lm.vocabulary.marker(part.name), device=device)
-    spoken: list[list[int]] = [[] for _ in range(rows)]
-    told: list[list[Tensor]] = [[] for _ in range(rows)]
-    reasons = ["" for _ in range(rows)]
-    alone = rows == 1
-    for step in range(max(steps) + 1):
-        active = [not reason for reason in reasons]
-        x = lm.inputs(ids[:, None], None)
-        if due is not None:
-            x = x + torch.stack([d[step] if step < len(d) else torch.zeros_like(d[0]) for d in due])[:, None]
-        if voice is not None:
-            x = x + voice[:, None]
-        hidden, state = lm.backbone(x, state, None if alone or all(active) else torch.tensor(active, device=device).long())
-        for row in range(rows):
-            if active[row] and step >= steps[row]:
-                reasons[row] = "end" if fixed else "length"
-        if all(reasons):
-            break
-        allowed = legal[step % levels]
-        going = [row for row in range(rows) if not reasons[row]]  # a finished row draws no more: its seed is its own
-        scores = lm.score(hidden[going, -1], allowed).float()
-        if part.name in lm.config.tell:
-            for row, chances in zip(going, scores.softmax(-1)):
-                told[row].append(chances)
-        drawn = allowed[sample(scores, sampling, [generators[row] for row in going])]
-        if lm.config.guide and part.name == lm.config.guide.duration and lm.config.pace != 1:
-            drawn = _stretched(drawn, lm.vocabulary.range(part.name), lm.config.pace)
-        ids = ids.clone()
-        for row, id in zip(going, drawn.tolist()):
-            ids[row, 0] = id
-            if part.end and id == lm.vocabulary.eos:
-                reasons[row] = "end"
-                continue
-            spoken[row].append(id)
-            if not fixed and step % CHECK == CHECK - 1 and looping(spoken[row]):
-                reasons[row] = "loop"
-    chances = [torch.stack(row) for row in told] if part.name in lm.config.tell else []
-    return [_codes(lm, part, row, levels, device) for row in spoken], chances, state, reasons
+@dataclass
+class Talk:
+    """What goes on from part to part: what the model remembers, who speaks, what is due, and a generator a row.
+
+    voice [R,D]; features: rows [L,D]. With guidance each row is heard twice, B further on without its voice.
+    """
+
+    lm: "LM"
+    generators: list[torch.Generator]
+    voice: Tensor | None
+    features: list[Tensor] | None
+    sight: Sight | None
+    state: object
+
+    @property
+    def times(self) -> int:
+        return 1 if self.lm.config.guidance == 1 else 2
+
+    def hear(self, ids: Tensor, hint: Tensor | None, active: list[bool], step: int) -> Tensor:
+        """ids [B,W] of one step of a part, hint [R,D] -> hidden [R,D] after it; rows that are not active hear nothing."""
+        x = self.lm.inputs(ids[:, None].repeat(self.times, 1, 1), None)
+        if hint is not None:
+            x = x + hint[:, None]
+        if self.voice is not None:
+            x = x + self.voice[:, None]
+        real = None if all(active) else torch.tensor(active * self.times, device=ids.device).long()
+        seen = None if self.sight is None else self.sight.step(step, active * self.times).to(ids.device)
+        hidden, self.state = self.lm.think(x, self.state, real, seen)
+        return hidden[:, -1]
+
+
+def _listen(lm: "LM", batch: dict, given: list[Part], seeds: list[int]) -> Talk:
+    """The given parts, heard."""
+    times = 1 if lm.config.guidance == 1 else 2
+    device, rows = lm.head.weight.device, len(seeds) * times
+    voice = lm.hear(batch)
+    voice = voice if voice is None or times == 1 else torch.cat([voice, torch.zeros_like(voice)])
+    batch = batch if times == 1 else {name: content * 2 for name, content in batch.items() if isinstance(content, list)}
+    features = lm.guide.phones(batch[lm.config.guide.text], voice) if lm.guide else None
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    if not given:
+        return Talk(lm, generators, voice, features, None, lm.backbone.start(rows, device=device))
+    merged = merge(given, batch, lm.vocabulary)
+    even = None if len(set(merged.lengths.tolist())) == 1 else merged.lengths
+    x, start = lm.inputs(merged.ids, lm.hints(batch, merged, voice)), lm.backbone.start(rows, device=device)
+    _, state = lm.think(x, start, even, lm.looks(merged, batch))
+    sight = None if lm.window is None else Sight(lm.window, merged, batch)
+    return Talk(lm, generators, voice, features, sight, state)
+
+
+def _say_part(talk: Talk, part: Part, batch: dict) -> tuple[list[Row], list[Tensor]]:
+    """The rows said, and with `tell` the chances [T,C] of each."""
+    lm = talk.lm
+    due = _due(talk, part, batch)
+    rows, known = _rows(lm, part, batch, due), part.name in lm.config.tell
+    told: list[list[Tensor]] | None = [[] for _ in rows] if known else None
+    ids = torch.full((len(rows), 1), lm.vocabulary.marker(part.of), device=lm.head.weight.device)
+    if talk.sight is not None:
+        talk.sight.begin(part.name, [row.steps for row in rows] * talk.times, batch)
+    step = 0
+    while True:
+        hint = None if due is None else torch.stack([_hint(d, rows[r % len(rows)], step) for r, d in enumerate(due)])
+        hidden = talk.hear(ids, hint, [step <= row.steps for row in rows], step)  # a finished row hears and draws no more
+        if all(step >= row.steps for row in rows):
+            return rows, [torch.stack(row) for row in told or []]
+        ids = _tell(talk, part, rows, step, hidden, told)
+        step += 1
+
+
+def _tell(talk: Talk, part: Part, rows: list[Row], step: int, hidden: Tensor, told: list[list[Tensor]] | None) -> Tensor:
+    """hidden [R,D] -> the ids [B,W] of the step, kept in the rows."""
+    lm, width = talk.lm, rows[0].width
+    ids = torch.full((len(rows), width), EMPTY, device=hidden.device)
+    deep = lm.depth.start(len(hidden), width) if lm.depth else None
+    for column in range(width):
+        before = hidden
+        if lm.depth:
+            last = ids[:, column - 1].repeat(talk.times) if column else None
+            before, deep = lm.depth.step(hidden, last, lm.embed, deep)
+        at = [row.level(step, column) for row in rows]
+        for level in sorted(set(at) - {EMPTY}):
+            going = [r for r, here in enumerate(at) if here == level]
+            free = [r for r in going if rows[r].known(level) is None]
+            drawn = dict(zip(free, _draw(talk, part, level, rows, free, before, told).tolist() if free else ()))
+            for r in going:
+                ids[r, column] = id = drawn.get(r, rows[r].known(level))
+                if part.end and id == lm.vocabulary.eos:
+                    rows[r].finish("end")
+                else:
+                    rows[r].said[level].append(id)
+        for r, row in enumerate(rows if column == 0 and part.end else []):
+            if step == row.last:
+                ids[r, 0] = lm.vocabulary.eos
+    for row in rows:
+        row.look()
+    return ids
+
+
+def _draw(talk: Talk, part: Part, level: int, rows: list[Row], going: list[int], before: Tensor, told: list[list[Tensor]] | None) -> Tensor:
+    """before [R,D] -> an id of `level` for each row of `going`."""
+    lm, sampling = talk.lm, talk.lm.config.sampling.get(part.name, Sampling())
+    first, _ = part.span(lm.streams[part.name].n_q)
+    legal = lm.legal(part, first + level)
+    if legal[-1] == lm.vocabulary.eos and not rows[going[0]].open:
+        legal = legal[:-1]
+    scores = lm.score(before[going], legal).float()
+    if talk.times == 2:
+        without = lm.score(before[[len(rows) + r for r in going]], legal).float()
+        scores = guided(scores, without, lm.config.guidance)
+    if told is not None:
+        for r, chances in zip(going, scores.softmax(-1)):
+            told[r].append(chances)
+    history = None
+    if sampling.remembers:
+        past = [torch.tensor(rows[r].said[level], dtype=torch.long, device=legal.device) - legal[0] for r in going]
+        history = torch.nn.utils.rnn.pad_sequence(past, batch_first=True, padding_value=EMPTY)
+    drawn = legal[sample(scores, sampling, [talk.generators[r] for r in going], history=history)]
+    if lm.config.guide and part.name == lm.config.guide.duration and lm.config.pace != 1:
+        return _stretched(drawn, lm.vocabulary.range(part.name), lm.config.pace)
+    return drawn
 
 
 def _stretched(ids: Tensor, reach: tuple[int, int], pace: float) -> Tensor:
@@ -109,28 +177,64 @@ def _stretched(ids: Tensor, reach: tuple[int, int], pace: float) -> Tensor:
     return begin + ((ids - begin) * pace).round().long().clamp(1, end - begin - 1)
 
 
-def _due(lm: "LM", part: Part, batch: dict, features: list[Tensor] | None, levels: int) -> list[Tensor] | None:
-    """Hints of each row for every step of a part, None without a guide."""
-    if features is None:
+def _due(talk: Talk, part: Part, batch: dict) -> list[Tensor] | None:
+    """Hints of each row heard for every frame of a part, None without a guide."""
+    if talk.features is None:
         return None
-    durations = batch.get(lm.config.guide.duration, [None] * len(features))
-    return [lm.due(part.name, f, d).repeat_interleave(levels, 0) for f, d in zip(features, durations)]
+    durations = list(batch.get(talk.lm.config.guide.duration, [None] * len(talk.generators))) * talk.times
+    return [talk.lm.due(part.name, f, d) for f, d in zip(talk.features, durations)]
 
 
-def _steps(lm: "LM", part: Part, batch: dict, due: list[Tensor] | None, levels: int) -> tuple[list[int], bool]:
-    """Steps each row has in a part, and whether that is known (or a cap)."""
-    if due is not None and not part.end:
-        return [len(d) for d in due], True
-    text = batch[lm.parts[0].name]
-    return [int(lm.config.cap * max(1, row.shape[-1])) * levels for row in text], False
+def _hint(due: Tensor, row: Row, step: int) -> Tensor:
+    """due [T,D] -> the hint [D] of a step: of the frame that it is about, and of none behind the last."""
+    frame = row.about[step] if step < len(row.about) else EMPTY
+    return due[frame] if 0 <= frame < len(due) else due.new_zeros(due.shape[-1])
 
 
-def _codes(lm: "LM", part: Part, said: list[int], levels: int, device: torch.device) -> Tensor:
-    """Global ids in the order said -> local codes [L], or [Q',T] for a stream with levels (an unfinished frame is dropped)."""
-    stream = lm.streams[part.name]
-    whole = torch.tensor(said, dtype=torch.long, device=device)
+def _rows(lm: "LM", part: Part, batch: dict, due: list[Tensor] | None) -> list[Row]:
+    """The rows of a part before anything of it is said, with as many frames as are known, or may be at most."""
+    first, stop = part.span(lm.streams[part.name].n_q)
+    if part.like is not None:
+        if part.like not in batch:
+            raise SlmError(f"part {part.name!r} has as many frames as {part.like!r}, which is neither given nor said before it")
+        frames, open = [row.shape[-1] for row in batch[part.like]], False
+    elif lm.window is not None and part.name == lm.window.config.codes:
+        frames, open = [int(row.sum()) for row in batch[lm.window.config.duration]], False
+    elif due is not None and not part.end:
+        frames, open = [len(d) for d in due[: len(batch[lm.parts[0].name])]], False
+    elif open_ended(LAYOUTS[part.layout], stop - first):
+        frames, open = [int(lm.config.cap * n) for n in _told(lm, part, batch)], True
+    else:
+        raise SlmError(
+            f"part {part.name!r} is laid out {part.layout!r}, level by level: how many frames it has must be known before it is said, "
+            "from durations or from another part (Part.like)"
+        )
+    begins = _begins(lm, part, batch.get(f"{part.name}_begins"))
+    return [Row(part, stop - first, T, open, begin) for T, begin in zip(frames, begins or [[]] * len(frames))]
+
+
+def _told(lm: "LM", part: Part, batch: dict) -> list[int]:
+    """The length of the longest that each row has been told so far, or of how the part begins; at least 1."""
+    names = [p.name for p in lm.parts if p.name in batch] or [f"{part.name}_begins"]
+    return [max(1, *(row.shape[-1] for row in rows)) for rows in zip(*(batch[name] for name in names))]
+
+
+def _begins(lm: "LM", part: Part, given: list[Tensor] | None) -> list[list[list[int]]]:
+    """Local codes of the part's levels, [P] or [Q,P], that it goes on from -> the global ids of each row and level."""
+    first, stop = part.span(lm.streams[part.name].n_q)
+    names, found = [lm.vocabulary.level(part.of, level) for level in range(first, stop)], []
+    for row in given or []:
+        row = row.view(-1, row.shape[-1])
+        if len(row) != len(names):
+            raise SlmError(f"{part.name}_begins has {len(row)} levels where the part has {len(names)}")
+        found.append([lm.vocabulary.to_global(name, codes).tolist() for name, codes in zip(names, row)])
+    return found
+
+
+def _codes(lm: "LM", part: Part, said: list[list[int]]) -> Tensor:
+    """Global ids of each level -> local codes [T], or [Q,T] for a stream with levels."""
+    stream, device = lm.streams[part.name], lm.head.weight.device
     first, _ = part.span(stream.n_q)
-    if stream.n_q == 1:
-        return lm.vocabulary.to_local(part.name, whole)
-    frames = whole[: len(whole) // levels * levels].view(-1, levels)
-    return torch.stack([lm.vocabulary.to_local(f"{part.name}.{first + q}", frames[:, q]) for q in range(levels)])
+    names = [lm.vocabulary.level(part.of, first + q) for q in range(len(said))]
+    codes = [lm.vocabulary.to_local(name, torch.tensor(ids, dtype=torch.long, device=device)) for name, ids in zip(names, said)]
+    return codes[0] if stream.n_q == 1 else torch.stack(codes)

@@ -84,6 +84,20 @@ def levels(table: Tensor, T: int) -> Tensor:
     return torch.where(table == EMPTY, EMPTY, table // max(T, 1))
 
 
+def frame_of(table: Tensor, T: int) -> Tensor:
+    """Frame of the first cell that each step tells [S], EMPTY for a step that tells none: which frame a hint for the step is about."""
+    frame = torch.where(table == EMPTY, EMPTY, table % max(T, 1))
+    column = (table != EMPTY).int().argmax(1, keepdim=True)  # the first that is told
+    return frame.gather(1, column)[:, 0]
+
+
+def open_ended(layout: Layout, Q: int) -> bool:
+    """Whether `layout` can be told without knowing T: what comes before the end of column 0 is the same however long it goes on."""
+    short, long = levels(layout(Q, 2), 2), levels(layout(Q, 3), 3)
+    last = int((short[:, 0] != EMPTY).nonzero()[-1])
+    return torch.equal(short[: last + 1], long[: last + 1])
+
+
 def frames(S: int, Q: int, layout: Layout) -> int:
     """Frames T that `layout` tells in S steps; SlmError if no whole number of frames takes S steps."""
     one, two = len(layout(Q, 1)), len(layout(Q, 2))

@@ -29,6 +29,8 @@ class Part:
     layout  key of LAYOUTS
     learn   whether a model must predict it (or is only given it)
     end     whether <eos> follows, in column 0 on the first step that tells no more of that column (with delay: before the drain steps)
+    like    an earlier part with as many frames: where this one is said, so it knows its own number
+    stream  the stream that is told, where the batch knows the part by another name; then it holds the part's own levels alone
     """
 
     name: str
@@ -36,6 +38,8 @@ class Part:
     layout: str = "flat"
     learn: bool = True
     end: bool = False
+    like: str | None = None
+    stream: str | None = None
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -45,6 +49,11 @@ class Part:
         if len(self.levels) != 2 or not 0 <= self.levels[0] < self.levels[1]:
             raise SlmError(f"part {self.name!r} has levels {self.levels!r}; they must be (first, stop) with 0 <= first < stop")
         self.levels = tuple(self.levels)
+
+    @property
+    def of(self) -> str:
+        """The stream that is told."""
+        return self.stream or self.name
 
     def span(self, Q: int) -> tuple[int, int]:
         """(first, stop) levels of this part when the stream has Q."""
@@ -62,6 +71,19 @@ class Merged:
     learn: Tensor
     lengths: Tensor
     spans: list[list[tuple[str, int, int]]]
+
+    def of(self, name: str) -> Tensor:
+        """Whether each step [B, S] belongs to the part, its marker and <eos> included."""
+        inside = torch.zeros(self.ids.shape[:2], dtype=torch.bool, device=self.ids.device)
+        for row, spans in enumerate(self.spans):
+            for i, (part, start, _) in enumerate(spans):
+                if part == name:
+                    inside[row, start - 1 : self.until(row, i)] = True
+        return inside
+
+    def until(self, row: int, i: int) -> int:
+        """The step at which the row's next part begins, or the row ends."""
+        return self.spans[row][i + 1][1] - 1 if i + 1 < len(self.spans[row]) else int(self.lengths[row])
 
 
 def merge(parts: list[Part], batch: dict[str, list[Tensor]], vocabulary: Vocabulary) -> Merged:
@@ -90,9 +112,9 @@ def take(ids: Tensor, part: Part, vocabulary: Vocabulary, Q: int, T: int) -> Ten
     first, stop = part.span(Q)
     table = LAYOUTS[part.layout](stop - first, T)
     codes = unlay(ids[..., : table.shape[1]], table, stop - first, T)
-    names = [vocabulary.level(part.name, level) for level in range(first, stop)]
+    names = [vocabulary.level(part.of, level) for level in range(first, stop)]
     codes = torch.stack([vocabulary.to_local(name, codes[..., q, :]) for q, name in enumerate(names)], dim=-2)
-    return codes[..., 0, :] if names == [part.name] else codes
+    return codes[..., 0, :] if names == [part.of] else codes
 
 
 def _rows(parts: list[Part], batch: dict[str, list[Tensor]]) -> int:
@@ -123,8 +145,11 @@ def _piece(part: Part, content: Tensor, vocabulary: Vocabulary) -> tuple[Tensor,
     codes = content[None] if content.ndim == 1 else content
     if codes.ndim != 2:
         raise SlmError(f"part {part.name!r} has shape {tuple(content.shape)}; it must be [L] or [Q, T]")
-    first, stop = part.span(len(codes))
-    codes = torch.stack([vocabulary.to_global(vocabulary.level(part.name, level), codes[level]) for level in range(first, stop)])
+    first, stop = part.levels if part.stream and part.levels else part.span(len(codes))
+    own = codes if part.stream else codes[first:stop]
+    if len(own) != stop - first:
+        raise SlmError(f"part {part.name!r} holds levels {first} to {stop - 1} of {part.of!r} but was given {len(own)}")
+    codes = torch.stack([vocabulary.to_global(vocabulary.level(part.of, first + level), row) for level, row in enumerate(own)])
     steps = lay(codes, LAYOUTS[part.layout](*codes.shape))  # [S, W]
     told = len(steps)
     if part.end:
@@ -133,7 +158,7 @@ def _piece(part: Part, content: Tensor, vocabulary: Vocabulary) -> tuple[Tensor,
         steps = _pad(steps, max(told, after + 1), steps.shape[1], EMPTY)
         steps[after, 0] = vocabulary.eos
     marker = steps.new_full((1, steps.shape[1]), EMPTY)
-    marker[0, 0] = vocabulary.marker(part.name)
+    marker[0, 0] = vocabulary.marker(part.of)
     ids = torch.cat([marker, steps])
     learn = (ids != EMPTY) & part.learn
     learn[0] = False

@@ -64,3 +64,13 @@ def counted(bigram: Bigram, rows: list[Tensor]) -> Figure:
 def share(right: np.ndarray) -> Figure:
     """1, 0 or .5 an item -> how often it was right"""
     return ratio(right, np.ones(len(right)))
+
+
+def edits(a: Tensor, b: Tensor) -> int:
+    """Insertions, deletions and substitutions from one row to the other (Levenshtein, 1965)."""
+    costs = list(range(len(b) + 1))
+    for i, x in enumerate(a.tolist(), 1):
+        last, costs = costs, [i]
+        for j, y in enumerate(b.tolist(), 1):
+            costs.append(min(last[j - 1] + (x != y), last[j] + 1, costs[j - 1] + 1))
+    return costs[-1]

@@ -174,4 +174,10 @@ class Codec(nn.Module):
         return self.decoder(latent.transpose(1, 2))
 
 
+def tiny(n_q: int = 3, card: int = 16) -> Codec.Config:
+    """A codec that trains in seconds, for the small side of recipes."""
+    narrow = dict(enc_width=16, enc_high=1, enc_low=1, dec_width=16, dec_low=1, dec_high_width=16, dec_high=1)
+    return Codec.Config(n_q=n_q, card=card, dim=8, **narrow)
+
+
 save, load = stored.save, stored.load

@@ -11,6 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from slm.kernels import usable
+
+WIDEST = 256  # vectors that the kernel, which keeps them whole in registers, takes
+
 
 def squares(embed: Tensor) -> list[Tensor]:
     """embed [Q,C,D] -> |e|² [1,C] of each level, summed as in `nearest`."""
@@ -18,7 +22,14 @@ def squares(embed: Tensor) -> list[Tensor]:
 
 
 def search(x: Tensor, embed: Tensor, known: list[Tensor], codes: Tensor) -> None:
-    """x [N,D], embed [Q,C,D] -> fills codes [Q',N], a level for each of the Q' squares, each searching what the last left over."""
+    """x [N,D], embed [Q,C,D] -> fills codes [Q',N], a level for each of the Q' squares, each searching what the last left over.
+
+    The fused kernel sums over D in another order: other ids only where two entries are as near as float32 can tell.
+    """
+    if x.shape[1] <= WIDEST and x.dtype == embed.dtype == torch.float32 and usable(x):
+        from slm.kernels.rvq import search as fused
+
+        return fused(x, embed, known, codes)
     scores = x.new_empty(len(x), embed.shape[1])
     for level, (book, square, out) in enumerate(zip(embed, known, codes)):
         torch.mm(x, book.t(), out=scores)

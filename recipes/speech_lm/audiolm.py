@@ -1,0 +1,57 @@
+"""AudioLM (Borsos et al., 2022): three seconds of speech go on, in the same voice, without a text.
+
+    slm train recipes/represent/hubert.py --stage units …              # what is said: 100 units, see there
+    slm train recipes/speech_lm/audiolm.py --stage semantic            # units -> units
+    slm train recipes/speech_lm/audiolm.py --stage coarse              # units -> the codec's first levels
+    slm train recipes/speech_lm/audiolm.py --stage fine                # first levels -> the others
+    slm study recipes/study/audiolm.py
+
+Units have lost their repetitions; the codec's levels are told frame by frame. The paper's sizes are 12 layers of 1024, 1024 units of
+w2v-BERT at 25 Hz and 12 levels of SoundStream at 50 Hz, of which the first 4 are coarse.
+"""
+
+from slm.backbone.transformer import Transformer
+from slm.data.splits import HELD_OUT
+from slm.data.spoken import MadeUpSpoken, Spoken
+from slm.recipe import Recipe, main
+from slm.stage.lm import LM
+from slm.stream.part import Part
+from slm.stream.sample import Sampling
+from slm.train.loop import Train
+from slm_tokenizers.codec import tiny
+
+STAGES = ("semantic", "coarse", "fine")
+
+
+def recipe(dim: int = 1024, depth: int = 12, heads: int = 16, units: str = "runs/hubert/units", coarse: int = 4, n_q: int = 8) -> Recipe:
+    said, given = Part("units", end=True), Part("units", learn=False)
+    first, rest = Part("coarse", (0, coarse), end=True, stream="acoustic"), Part("fine", (coarse, n_q), like="coarse", stream="acoustic")
+    told = Part("coarse", (0, coarse), learn=False, stream="acoustic")
+    backbone = Transformer.Config(dim, depth, heads, positions="relative", dropout=0.1)
+    heard = dict(held_out=HELD_OUT, spans={"coarse": ("acoustic", 0, coarse), "fine": ("acoustic", coarse, n_q)})
+    return Recipe(
+        tokenizers={"units": units, "acoustic": "default"},
+        stages={
+            "semantic": LM.Config([said], backbone, sampling={"units": Sampling(temperature=0.6, top_p=1.0)}),
+            "coarse": LM.Config([given, first], backbone, sampling={"coarse": Sampling(temperature=0.8, top_p=1.0)}, cap=8.0),
+            "fine": LM.Config([told, rest], backbone, sampling={"fine": Sampling(0.6, top_p=1.0)}),
+        },
+        data={
+            "semantic": Spoken(("units",), seconds=30, **heard | {"spans": None}),
+            "coarse": Spoken(seconds=10, **heard),
+            "fine": Spoken(("acoustic",), seconds=3, **heard),
+        },
+        train={stage: Train(steps=1_000_000, lr=1e-4, warmup=10_000) for stage in STAGES},
+    )
+
+
+def small() -> Recipe:
+    r = recipe(32, 1, 2, coarse=1, n_q=3)
+    r.tokenizers = {"units": tiny(1), "acoustic": tiny(3)}
+    r.data = {stage: MadeUpSpoken(data) for stage, data in r.data.items()}
+    r.train = {stage: Train(steps=3, warmup=1, every=2) for stage in STAGES}
+    return r
+
+
+if __name__ == "__main__":
+    main(__file__)

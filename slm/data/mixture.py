@@ -1,0 +1,40 @@
+"""Batches of several kinds, in turns that are drawn: the data of a model of several tasks. B rows"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from slm.errors import SlmError
+
+
+@dataclass
+class Mixture:
+    """Config: data by task, in the order in which the model numbers its tasks; `shares` of the batches, all alike if not given."""
+
+    of: dict[str, Any] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
+
+    def build(self, tokenizers: dict[str, Any]) -> "Mixed":
+        if not self.of or set(self.shares) - set(self.of):
+            raise SlmError(f"a mixture of {', '.join(self.of) or 'nothing'} was given shares of {', '.join(self.shares) or 'nothing'}")
+        return Mixed(self, {name: data.build(tokenizers) for name, data in self.of.items()})
+
+
+class Mixed:
+    """`at(step)` -> a batch of one of the data with `task` [1] a row; a function of (seed, step)."""
+
+    def __init__(self, config: Mixture, data: dict[str, Any]) -> None:
+        self.config, self.data, self.names = config, data, list(data)
+        shares = np.array([config.shares.get(name, 1.0) for name in self.names])
+        self.shares = shares / shares.sum()
+
+    def at(self, step: int, rank: int = 0, world: int = 1) -> dict:
+        number = int(np.random.default_rng([self.config.seed, step]).choice(len(self.names), p=self.shares))
+        batch = self.data[self.names[number]].at(step, rank, world)
+        rows = len(next(iter(batch.values())))
+        return {**batch, "task": [torch.tensor([number])] * rows}
