@@ -203,5 +203,5 @@ def test_a_model_with_units_is_stored_with_them_and_other_units_are_refused(tmp_
     train_recipe(path, "omni", tmp_path, small=True, quiet=True)
     loaded = model.load(tmp_path)
     audio = torch.randn(1, 1, 6400)
-    again = model.load(tmp_path).tokenizers["units"].encode(audio)
-    assert torch.equal(loaded.tokenizers["units"].encode(audio), again)
+    again = model.load(tmp_path).tokenizers["acoustic"].encode(audio)
+    assert torch.equal(loaded.tokenizers["acoustic"].encode(audio), again)

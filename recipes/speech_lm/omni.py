@@ -4,9 +4,10 @@
     slm train recipes/speech_lm/omni.py --out runs/omni
     slm study recipes/study/omni.py                       # does each direction work, in voices it has not heard?
 
-Four tasks by tag over one vocabulary of bytes and units: speech to text, text to speech, speech that goes on, and a spoken answer to a
-spoken question by way of its text. Nothing of GPT-4o's inside is published; SpeechGPT (Zhang et al., 2023) trains a LLaMA on such
-streams, AudioPaLM (Rubenstein et al., 2023) a PaLM 2. With Mamba-2: --set "stages.omni.backbone=Mamba2.Config(dim=192, depth=6)"
+Four tasks by tag over one vocabulary of bytes and of the bundled codec's first level, which was taught what is said: speech to text, text
+to speech, speech that goes on, and a spoken answer to a spoken question by way of its text. Nothing of GPT-4o's inside is published;
+SpeechGPT (Zhang et al., 2023) trains a LLaMA on such streams, AudioPaLM (Rubenstein et al., 2023) a PaLM 2. With Mamba-2:
+--set "stages.omni.backbone=Mamba2.Config(dim=192, depth=6)"
 """
 
 from slm.backbone.transformer import Transformer
@@ -24,11 +25,11 @@ HELD_OUT = ("rms-0.9", "awb-1.1")  # voices
 
 
 def given(name: str) -> Part:
-    return Part(name, learn=False, stream="text" if name.endswith("text") else "units")
+    return Part(name, learn=False, stream="text" if name.endswith("text") else "semantic")
 
 
 def said(name: str) -> Part:
-    return Part(name, end=True, stream="text" if name.endswith("text") else "units")
+    return Part(name, end=True, stream="text" if name.endswith("text") else "semantic")
 
 
 TASKS = {
@@ -39,21 +40,20 @@ TASKS = {
 }
 
 
-def recipe(dim: int = 192, depth: int = 4, heads: int = 4, units: str = "runs/hubert/units") -> Recipe:
+def recipe(dim: int = 192, depth: int = 4, heads: int = 4, codec: str = "default") -> Recipe:
     text = {name: Sampling(temperature=0.0) for name in ("asked_text", "replied_text")}
     talks = {task: Talks(held_out=HELD_OUT, swap=task != "reply") for task in TASKS}
     return Recipe(
-        tokenizers={"text": Bytes.Config(), "units": units},
-        stages={"omni": Tasks.Config(dict(TASKS), Transformer.Config(dim, depth, heads, dropout=0.1), text)},
+        tokenizers={"text": Bytes.Config(), "acoustic": codec},
+        stages={"omni": Tasks.Config(dict(TASKS), Transformer.Config(dim, depth, heads, dropout=0.2), text)},
         data={"omni": Mixture(talks)},
-        train={"omni": Train(steps=3000, lr=1e-3, warmup=100, ema=0.99)},
-        speaks="units",
+        train={"omni": Train(steps=800, lr=1e-3, warmup=50, ema=0.99)},
     )
 
 
 def small() -> Recipe:
     r = recipe(32, 1, 2)
-    r.tokenizers["units"] = tiny(1)
+    r.tokenizers["acoustic"] = tiny(2)
     r.data = {"omni": Mixture({task: MadeUpTalks(data) for task, data in r.data["omni"].of.items()})}
     r.train = {"omni": Train(steps=3, warmup=1, every=2)}
     return r

@@ -4,7 +4,7 @@
     slm study recipes/study/audiolm.py
 
 The recipe of recipes/speech_lm/audiolm.py at 4 layers of 192, two coarse and two fine levels of the bundled codec, crops of 8, 5 and 3 s.
-Words and sentences (as sWUGGY and sBLIMP) are said by flite: apt install flite. About 15 minutes a seed on one core.
+Words and sentences (as sWUGGY and sBLIMP) are said by flite: apt install flite. About 10 minutes a seed on one core.
 """
 
 from functools import partial
@@ -34,7 +34,7 @@ CLAIMS = [Claim(says, (A, one), (A, other), lower) for says, one, other, lower i
 
 def variant(seed: int, out: Path) -> Recipe:
     r = audiolm.recipe(192, 4, 4, coarse=2, n_q=4)
-    for stage, (seconds, batch, steps) in {"semantic": (8, 16, 1000), "coarse": (5, 8, 600), "fine": (3, 8, 400)}.items():
+    for stage, (seconds, batch, steps) in {"semantic": (8, 16, 600), "coarse": (5, 8, 400), "fine": (3, 8, 250)}.items():
         data = r.data[stage]
         data.seconds, data.batch, data.seed = seconds, batch, seed
         r.train[stage] = Train(steps=steps, lr=1e-3, warmup=50, ema=0.99, seed=seed)

@@ -39,7 +39,7 @@ def variant(of, seed: int, out: Path) -> Recipe:
     data = r.data["ar"]
     data.of.frames, data.longest, data.prompt = 3000, 250, (50, 100)
     r.stages["ar"].sampling["acoustic"] = Sampling(temperature=1.0, top_p=0.9)
-    r.train["ar"] = Train(steps=700, lr=1.5e-3, warmup=70, ema=0.99, seed=seed)
+    r.train["ar"] = Train(steps=500, lr=1.5e-3, warmup=50, ema=0.99, seed=seed)
     return r
 
 

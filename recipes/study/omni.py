@@ -1,7 +1,6 @@
 """Text and speech in one model: does each direction work in voices it has not heard, on either backbone, and does text help an answer?
 
     slm render dialogues data/dialogues --count 945
-    slm train recipes/represent/hubert.py --stage units …      # runs/hubert/units
     slm study recipes/study/omni.py
 
 The recipe of recipes/speech_lm/omni.py, 105 questions and answers in nine of flite's voices, of which two are held out; "direct" answers
@@ -43,7 +42,7 @@ def variant(name: str, seed: int, out: Path) -> Recipe:
     r.data["omni"].seed = seed
     for talks in r.data["omni"].of.values():
         talks.seed = seed
-    r.train["omni"] = Train(steps=1200, lr=1e-3, warmup=50, ema=0.99, seed=seed)
+    r.train["omni"] = Train(steps=800, lr=1e-3, warmup=50, ema=0.99, seed=seed)
     return r
 
 

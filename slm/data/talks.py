@@ -22,7 +22,7 @@ Talk = dict[str, Tensor]
 class Talks:
     """Config: `batch` dialogues, units without repetitions. swap: a recording is as good as another, so questions are replies too.
 
-    held_out: voices that are not heard.
+    held_out: voices that are not heard.   codec: the tokenizer whose first level the units are.
     """
 
     folder: str = "data/dialogues"
@@ -30,6 +30,7 @@ class Talks:
     swap: bool = False
     held_out: tuple[str, ...] = ()
     cache: str = "data/codes"
+    codec: str = "acoustic"
     seed: int = 0
 
     def build(self, tokenizers: dict[str, Any]) -> "TalkRows":
@@ -46,7 +47,7 @@ class MadeUpTalks:
     def build(self, tokenizers: dict[str, Any]) -> "TalkRows":
         from slm.data.madeup import utterance
 
-        units, talks = tokenizers["units"], []
+        units, talks = tokenizers[self.of.codec], []
         for row in range(6):
             sounds = [units.encode(utterance(turn, row, 6, 40, 320, units.rate)[2][None])[0] for turn in range(2)]
             talks.append(talk(tokenizers["text"], ("what is it", "it is so"), sounds))
@@ -60,8 +61,9 @@ def read(c: Talks, tokenizers: dict[str, Any]) -> dict[str, list[Talk]]:
     from slm.data.cache import CodeCache, encode_corpus
 
     cuts = {cut.id: cut for cut in cut_files.load(c.folder)}
-    cache = CodeCache(c.cache, fingerprint(tokenizers["units"]))
-    encode_corpus(cuts.values(), tokenizers["units"], cache)
+    codec = tokenizers[c.codec]
+    cache = CodeCache(c.cache, fingerprint(codec))
+    encode_corpus(cuts.values(), codec, cache)
     voices: dict[str, list[Talk]] = {}
     for name, asked in cuts.items():
         replied = cuts.get(name.replace("-asked", "-replied"))
@@ -77,7 +79,7 @@ def read(c: Talks, tokenizers: dict[str, Any]) -> dict[str, list[Talk]]:
 
 
 def talk(text: Any, texts: tuple[str, str], codes: list[Tensor]) -> Talk:
-    """Texts and codes [1,T] of both turns -> a row."""
+    """Texts and codes [Q,T] of both turns -> a row."""
     from slm_tokenizers.semantic.runs import collapse
 
     row = {name: collapse(turn[0])[0] for name, turn in zip(("asked", "replied"), codes)}

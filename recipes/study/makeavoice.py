@@ -1,0 +1,49 @@
+"""Make-A-Voice's second half: do units of one recording, said behind another's prompt, keep their words and take on that voice?
+
+    slm train recipes/represent/hubert.py --stage units …      # runs/hubert/units
+    slm study recipes/study/makeavoice.py --out runs/study/makeavoice
+
+The stage `codes` of recipes/speech_lm/makeavoice.py at 4 layers of 192 and two levels, on crops of five seconds. "To the target" is beside
+two controls: the voice that was to be left, and how like the target the source was before. About 6 minutes a seed on one core.
+"""
+
+from pathlib import Path
+
+from slm.recipe import Recipe, load
+from slm.study.makeavoice import measure
+from slm.study.run import Claim, Study
+from slm.train.loop import Train
+
+makeavoice = load(Path(__file__).parents[1] / "speech_lm" / "makeavoice.py")
+
+M = "Make-A-Voice"
+PAIRS = [
+    ("the voice moves to the target", "voice: to the target", "voice: source to target", False),
+    ("the voice is the target's rather than the source's", "voice: to the target", "voice: to the source", False),
+    ("the source's units are kept", "content: source's units", "content: another's units", True),
+    ("codes follow their units", "nats", "nats, another's units", True),
+]
+CLAIMS = [Claim(says, (M, one), (M, other), lower) for says, one, other, lower in PAIRS]
+
+
+def variant(seed: int, out: Path) -> Recipe:
+    r = second(makeavoice.recipe(192, 4, 4, levels=2))
+    r.stages["codes"].backbone.dropout = 0.0
+    data = r.data["codes"]
+    data.seconds, data.batch, data.seed = 5, 8, seed
+    r.train["codes"] = Train(steps=600, lr=1e-3, warmup=50, ema=0.99, seed=seed)
+    return r
+
+
+def second(r: Recipe) -> Recipe:
+    """The recipe with its second stage alone."""
+    r.stages, r.data, r.train = ({"codes": entries["codes"]} for entries in (r.stages, r.data, r.train))
+    return r
+
+
+def study() -> Study:
+    return Study("A voice that is changed", {M: variant}, measure, CLAIMS)
+
+
+def small() -> Study:
+    return Study("A voice that is changed, small", {M: lambda seed, out: second(makeavoice.small())}, measure, CLAIMS)

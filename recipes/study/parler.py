@@ -1,0 +1,58 @@
+"""Does a language model of codes speak as a description in words asks, in wordings that it has not heard?
+
+    slm align data/train && slm align data/dev && slm study recipes/study/parler.py --out runs/study/parler
+
+The recipe of recipes/speech_lm/parler.py with 3 levels, at a size that takes minutes on one core. "shuffled" is the same, but each
+recording is described as another one sounds: then words tell nothing, and what is left of the figures is chance.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from slm.recipe import Recipe, load
+from slm.study.parler import BINS, measure
+from slm.study.run import Claim, Study
+from slm.train.loop import Train
+
+parler = load(Path(__file__).parents[1] / "speech_lm" / "parler.py")
+
+VARIANTS = ("described", "shuffled")
+STEPS = 560  # of 0.6 s: about six minutes
+CLAIMS = [
+    claim
+    for name in ("rate", "pitch")
+    for claim in (
+        Claim(f"{name} follows its description", ("described", f"{name}: in order"), ("shuffled", f"{name}: in order")),
+        Claim(f"{name} follows it more than by chance", ("described", f"{name}: in order"), ("described", "in order by chance")),
+        Claim(f"{name} is as asked more often", ("described", f"{name}: right bin"), ("shuffled", f"{name}: right bin")),
+        Claim(f"{name} is as asked more than by chance", ("described", f"{name}: right bin"), ("described", "right bin by chance")),
+    )
+]
+
+
+def variant(name: str, seed: int, out: Path) -> Recipe:
+    r = changed(parler.recipe(dim=192, depth=4, heads=3, levels=3, reading=2), name, seed, out)
+    data = r.data["lm"]
+    data.of.folders, data.of.frames, data.longest = ("data/train",), 2400, 200
+    r.stages["lm"].cap = 12.0
+    r.stages["lm"].sampling["acoustic"].top_p = 0.9
+    r.train["lm"] = Train(steps=STEPS, lr=1.5e-3, warmup=100, ema=0.99, seed=seed)
+    return r
+
+
+def changed(r: Recipe, name: str, seed: int, out: Path) -> Recipe:
+    data = r.data["lm"]
+    data.shuffled, data.of.seed, data.bins = name == "shuffled", seed, str(out / BINS)
+    return r
+
+
+def study() -> Study:
+    return Study("Speech as described", {name: partial(variant, name) for name in VARIANTS}, measure, CLAIMS)
+
+
+def small() -> Study:
+    return Study("Speech as described, small", {name: partial(shrunk, name) for name in VARIANTS}, partial(measure, texts=2), CLAIMS)
+
+
+def shrunk(name: str, seed: int, out: Path) -> Recipe:
+    return changed(parler.small(), name, seed, out)
