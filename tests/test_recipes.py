@@ -21,7 +21,7 @@ from slm.train.run import train_recipe
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.py") if path.parent.name != "study")
-SYSTEMS = [path for path in RECIPES if "semantic" in recipe.load(path).small().stages]
+SYSTEMS = [path for path in RECIPES if {"semantic", "acoustic"} <= set(recipe.load(path).small().stages)]
 ENCODERS = [path for path in RECIPES if path.parent.name == "represent"]
 SOUNDS = [path for path in RECIPES if path.parent.name in ("codec", "vocoder")]
 

@@ -37,7 +37,7 @@ def variant(name: str, seed: int, out: Path) -> Recipe:
     r = basetts.recipe(192, 4, 4, UNITS[name])
     r.stages["lm"].backbone.dropout = 0.0
     r.data["lm"] = Texts(Aligned(held_out=r.data["lm"].of.held_out, frames=3000, prompt=(50, 100), seed=seed))
-    r.train["lm"] = Train(steps=700, lr=1.5e-3, warmup=70, ema=0.99, seed=seed)
+    r.train["lm"] = Train(steps=500, lr=1.5e-3, warmup=50, ema=0.99, seed=seed)
     return r
 
 

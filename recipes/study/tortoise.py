@@ -5,7 +5,7 @@
 Both stages of recipes/speech_lm/tortoise.py at 4 layers of 192 say sentences of the aligned recordings of data/dev, in their voices, and a
 recogniser writes down all eight readings of each; the codec sounds from its first level alone, as in recipes/study/hard.py. "A random one"
 is the mean over the readings that have an end, so that what ranking gains is told apart from what discarding gains. There is no penalty
-of what was said before: two of five of these codes were, and one of five is the code before it. About 7 minutes a seed to train on one
+of what was said before: two of five of these codes were, and one of five is the code before it. About 6 minutes a seed to train on one
 core, and as many for the recogniser.
 """
 
@@ -37,7 +37,7 @@ def variant(seed: int, out: Path) -> Recipe:
     r = tortoise.recipe(192, 4, 3, ranks=(192, 2, 3))
     r.stages["ar"].backbone.dropout = 0.0
     r.stages["ar"].sampling = {"semantic": Sampling(temperature=0.8, top_p=0.8)}
-    for stage, (frames, steps) in {"ar": (3000, 700), "rerank": (6000, 300)}.items():
+    for stage, (frames, steps) in {"ar": (3000, 500), "rerank": (6000, 300)}.items():
         r.data[stage] = Aligned(held_out=r.data[stage].held_out, frames=frames, prompt=(50, 100), seed=seed)
         r.train[stage] = Train(steps=steps, lr=1.5e-3, warmup=70, ema=0.99, seed=seed)
     return r

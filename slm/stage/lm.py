@@ -1,11 +1,11 @@
 """A causal language model over the parts of one stream: the stage that says what it was not given.
 
-    B rows   S steps   W ids a step   D width   V vocabulary   L phones   T frames   Q levels
+    B rows   S steps   W ids a step   D width   V vocabulary   L phones   T frames   Q levels   M bytes of a description
 
 Each step's input is the sum of its ids' embeddings, of the voice, and (with a guide) of the phone that is due *next*,
-because a step predicts the one after it. Scores are normalised over the ids that are legal there: the range of the part's
-level, and <eos> for a part that ends by itself. The ids of one step are said independently of each other, or, with `depth`,
-one after another (slm/stage/multiscale.py).
+because a step predicts the one after it; at a description in words every layer looks. Scores are normalised over the ids that
+are legal there: the range of the part's level, and <eos> for a part that ends by itself. The ids of one step are said
+independently of each other, or, with `depth`, one after another (slm/stage/multiscale.py).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from slm.backbone.hybrid import Hybrid
 from slm.backbone.mamba2 import Mamba2
 from slm.backbone.rwkv import RWKV
 from slm.backbone.transformer import Transformer
+from slm.condition.description import Description, Told
 from slm.condition.guide import Guide
 from slm.condition.voice import Voice
 from slm.condition.window import Window
@@ -66,6 +67,7 @@ class LM(nn.Module):
         guidance: float = 1.0  # how many times as strong the voice's effect on what is said is; 1 hears each row once, others twice
         forget: float = 0.0  # share of the rows whose voice is not heard while training, without which guidance has nothing to go by
         window: Window.Config | None = None  # which phones a frame looks at, by the durations said before; for a Transformer
+        description: Description.Config | None = None  # heard, forgotten and guided by as a voice is; for a Transformer with a memory
 
         def build(self, streams: dict[str, Stream]) -> "LM":
             return LM(self, streams)
@@ -89,12 +91,22 @@ class LM(nn.Module):
                 raise SlmError(f"the chances of part {part.name!r} cannot be told: it has several levels, or an end of its own")
         self.depth = config.depth.build(dim, self.vocabulary.size) if config.depth else None
         self.voice = config.voice.build() if config.voice else None
-        if self.voice is None and (config.guidance != 1 or config.forget):
-            raise SlmError(f"guidance = {config.guidance} and forget = {config.forget} are about a voice, and the config has none")
+        if not (config.voice or config.description) and (config.guidance != 1 or config.forget):
+            both = f"guidance = {config.guidance} and forget = {config.forget}"
+            raise SlmError(f"{both} are about a voice or a description, and the config has neither")
         self.guide = config.guide.build(self.streams[config.guide.text].card, dim) if config.guide else None
         self.window = config.window.build() if config.window else None
         if self.window and not isinstance(self.backbone, Transformer):
             raise SlmError(f"a window is a mask on attention: the backbone must be a Transformer, not {type(self.backbone).__name__}")
+        self.description = self._reader(config.description, streams) if config.description else None
+
+    def _reader(self, config: Description.Config, streams: dict[str, Stream]) -> Description:
+        backbone, dim = self.config.backbone, config.reader.dim
+        if not isinstance(backbone, Transformer.Config) or backbone.memory != dim:
+            raise SlmError(f"a description is looked at by each layer: the backbone must be a Transformer with memory = {dim}")
+        if config.text not in streams:
+            raise SlmError(f"the description is of the stream {config.text!r}, and there are {', '.join(streams)}")
+        return config.build(streams[config.text].card)
 
     def forward(self, batch: dict, player: str = "main") -> dict[str, Tensor]:
         return self.loss(batch)
@@ -109,14 +121,29 @@ class LM(nn.Module):
         """Mean negative log-likelihood of each learned part's ids, in nats; one entry a part."""
         merged = merge(self.parts, batch, self.vocabulary)
         heard = self.confused(merged)
-        x = self.inputs(heard, self.hints(batch, merged, self._forgotten(self.hear(batch))))
-        hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch))
+        voice, told = self._forgotten(self.hear(batch), self.read(batch))
+        x = self.inputs(heard, self.hints(batch, merged, voice))
+        hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch), told)
         hidden = hidden if self.depth is None else self._deep(hidden, heard, merged.learn)
         return {part.name: self._loss_of(part, merged, hidden) for part in self.parts if part.learn}
 
-    def think(self, x: Tensor, state: object, lengths: Tensor | None, seen: Tensor | None) -> tuple[Tensor, object]:
-        """The backbone on x [B,S,D], with a window each step looking at no more than seen [B,S,K]."""
+    def think(
+        self, x: Tensor, state: object, lengths: Tensor | None, seen: Tensor | None, told: Told | None = None
+    ) -> tuple[Tensor, object]:
+        """The backbone on x [B,S,D], with a window each step looking at no more than seen [B,S,K].
+
+        told: the descriptions, where there is no state; one holds them already.
+        """
+        if told is not None:
+            return self.backbone(x, state, lengths, memory=told.memory, memory_lengths=told.lengths, seen=seen)
         return self.backbone(x, state, lengths) if seen is None else self.backbone(x, state, lengths, seen=seen)
+
+    def start(self, rows: int, told: Told | None) -> object:
+        """The state of rows that have heard nothing but their descriptions."""
+        device = self.head.weight.device
+        if told is None:
+            return self.backbone.start(rows, device=device)
+        return self.backbone.start(rows, device=device, memory=told.memory, memory_lengths=told.lengths)
 
     def looks(self, merged: Merged, batch: dict) -> Tensor | None:
         """Which steps each step looks at [B,S,S], None without a window."""
@@ -192,11 +219,22 @@ class LM(nn.Module):
         """The prompts as vectors [B,D]."""
         return None if self.voice is None else self.voice(*pad(batch["prompt"], dim=0))
 
-    def _forgotten(self, voice: Tensor | None) -> Tensor | None:
-        """The voices [B,D], while training some of them nothing."""
+    def read(self, batch: dict) -> Told | None:
+        """The descriptions as memories [B,M,·]. SlmError if the batch has none."""
+        if self.description is None:
+            return None
+        text = self.config.description.text
+        if text not in batch:
+            raise SlmError(f"the stage needs {text!r}, the bytes of a description a row, and was not given it")
+        return self.description(batch[text])
+
+    def _forgotten(self, voice: Tensor | None, told: Told | None) -> tuple[Tensor | None, Told | None]:
+        """The voices [B,D] and descriptions, while training in some rows nothing."""
         if not (self.training and self.config.forget):
-            return voice
-        return voice * (torch.rand(len(voice), 1, device=voice.device) >= self.config.forget)
+            return voice, told
+        rows, device = (len(voice), voice.device) if told is None else (len(told.lengths), told.lengths.device)
+        kept = torch.rand(rows, 1, device=device) >= self.config.forget
+        return None if voice is None else voice * kept, None if told is None else told.where(kept[:, 0])
 
     def hints(self, batch: dict, merged: Merged, voice: Tensor | None) -> Tensor | None:
         """Voice [B,D] and due phones for every step [B,S,D]."""

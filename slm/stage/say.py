@@ -53,7 +53,7 @@ def say(lm: "LM", batch: dict, seeds: list[int]) -> dict:
 class Talk:
     """What goes on from part to part: what the model remembers, who speaks, what is due, and a generator a row.
 
-    voice [R,D]; features: rows [L,D]. With guidance each row is heard twice, B further on without its voice.
+    voice [R,D]; features: rows [L,D]. With guidance each row is heard twice, B further on without its voice and its description.
     """
 
     lm: "LM"
@@ -83,18 +83,20 @@ class Talk:
 def _listen(lm: "LM", batch: dict, given: list[Part], seeds: list[int]) -> Talk:
     """The given parts, heard."""
     times = 1 if lm.config.guidance == 1 else 2
-    device, rows = lm.head.weight.device, len(seeds) * times
+    rows = len(seeds) * times
     voice = lm.hear(batch)
     voice = voice if voice is None or times == 1 else torch.cat([voice, torch.zeros_like(voice)])
+    told = lm.read(batch)
+    told = told if told is None or times == 1 else told.and_without()
     batch = batch if times == 1 else {name: content * 2 for name, content in batch.items() if isinstance(content, list)}
     features = lm.guide.phones(batch[lm.config.guide.text], voice) if lm.guide else None
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     if not given:
-        return Talk(lm, generators, voice, features, None, lm.backbone.start(rows, device=device))
+        return Talk(lm, generators, voice, features, None, lm.start(rows, told))
     merged = merge(given, batch, lm.vocabulary)
     even = None if len(set(merged.lengths.tolist())) == 1 else merged.lengths
-    x, start = lm.inputs(merged.ids, lm.hints(batch, merged, voice)), lm.backbone.start(rows, device=device)
-    _, state = lm.think(x, start, even, lm.looks(merged, batch))
+    x = lm.inputs(merged.ids, lm.hints(batch, merged, voice))
+    _, state = lm.think(x, lm.start(rows, told), even, lm.looks(merged, batch))
     sight = None if lm.window is None else Sight(lm.window, merged, batch)
     return Talk(lm, generators, voice, features, sight, state)
 

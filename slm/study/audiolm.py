@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from slm.data.spoken import Spoken, crop, told
-from slm.study.figures import Figure, mean, ratio
+from slm.study.figures import Figure, mean
 from slm.study.heldout import Item
-from slm.study.spoken import Bigram, counted, edits, nats, share
+from slm.study.spoken import Bigram, counted, nats, others, share, unit_errors
 
 PROMPT, LONGER = 3.0, 3.0  # seconds heard, and said
 RATE = 50  # units and frames of codes a second
@@ -52,8 +52,8 @@ def likelihoods(stages: dict, tokenizers: dict, clips: list[dict[str, Tensor]], 
         levels = 1 if part == "units" else len(rows[0][part])
         found[f"{stage}: nats, bigram"] = counted(Bigram(seen, lm.streams[part].card, levels), [row[part] for row in rows])
         if stage == "coarse":
-            others = [row | {"units": rows[(i + 7) % len(rows)]["units"]} for i, row in enumerate(rows)]
-            found["coarse: nats, other units"] = nats(lm, others, part)
+            mixed = [row | {"units": rows[(i + 7) % len(rows)]["units"]} for i, row in enumerate(rows)]
+            found["coarse: nats, other units"] = nats(lm, mixed, part)
     return found
 
 
@@ -96,10 +96,7 @@ def continuations(stages: dict, tokenizers: dict, clips: list, items: list[Item]
         prompts = [encoder.embed(codec.decode(clips[i]["acoustic"][None, : said[0][1].shape[0], :frames])[0, 0].numpy()) for i in chosen]
         again = [told(tokenizers["units"].encode(sound[None, None])[0], True) for sound in sounds]
     made = [encoder.embed(sound.numpy()) for sound in sounds]
-    other = [
-        next(k for k in (*range(j + 1, len(chosen)), *range(j)) if items[chosen[k]].speaker != items[i].speaker)
-        for j, i in enumerate(chosen)
-    ]
+    other = others([items[i].speaker for i in chosen])
     return {
         "voice: own prompt": mean([similarity(made[j], prompts[j]) for j in range(len(chosen))]),
         "voice: another's prompt": mean([similarity(made[j], prompts[k]) for j, k in enumerate(other)]),
@@ -119,8 +116,3 @@ def go_on(stages: dict, clips: list[dict[str, Tensor]], seed: int) -> list[tuple
     batch = stages["coarse"].run({"units": whole, "coarse_begins": [codes[slice(*coarse)] for codes in heard]}, seeds)
     batch = stages["fine"].run({"coarse": batch["coarse"], "fine_begins": [codes[slice(*fine)] for codes in heard]}, seeds)
     return [(row[len(begin) :], torch.cat([low, high])) for row, begin, low, high in zip(whole, units, batch["coarse"], batch["fine"])]
-
-
-def unit_errors(pairs: list[tuple[Tensor, Tensor]]) -> Figure:
-    """Edits from what was to be said to what was heard, over units."""
-    return ratio(np.array([edits(a, b) for a, b in pairs], float), np.array([max(1, len(a)) for a, _ in pairs]))

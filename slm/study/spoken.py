@@ -1,4 +1,4 @@
-"""What a study measures of a speech language model without a text: nats beside those of counted pairs, and what it knows of words.
+"""What studies of speech language models share: nats beside those of counted pairs, edits between units, and who is another speaker.
 
 Q levels   T frames   U units   n items
 """
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slm.errors import SlmError
 from slm.stage.lm import LM
 from slm.study.figures import Figure, ratio
 
@@ -74,3 +75,15 @@ def edits(a: Tensor, b: Tensor) -> int:
         for j, y in enumerate(b.tolist(), 1):
             costs.append(min(last[j - 1] + (x != y), last[j] + 1, costs[j - 1] + 1))
     return costs[-1]
+
+
+def unit_errors(pairs: list[tuple[Tensor, Tensor]]) -> Figure:
+    """Edits from what was to be said to what was heard, over units."""
+    return ratio(np.array([edits(a, b) for a, b in pairs], float), np.array([max(1, len(a)) for a, _ in pairs]))
+
+
+def others(speakers: list[str]) -> list[int]:
+    """The next of each, in a circle, that is another speaker's. SlmError if there is one speaker alone."""
+    if len(set(speakers)) < 2:
+        raise SlmError(f"a voice is measured beside another one, and all of the {len(speakers)} recordings that suit are of one speaker")
+    return [next(k for k in (*range(i + 1, len(speakers)), *range(i)) if speakers[k] != own) for i, own in enumerate(speakers)]
