@@ -135,8 +135,9 @@ def of_study(system: System) -> tuple[str, str] | None:
         raise SlmError(f"recipes/study/{system.study}.json holds no claim that begins with {' or '.join(map(repr, system.claims))}")
     held = sum(v["holds"] for v in verdicts)
     one, other = (sum(pair[side] for pair in verdicts[0]["values"]) / len(verdicts[0]["values"]) for side in (0, 1))
+    seeds = f"{len(report['seeds'])} seed{'s' * (len(report['seeds']) > 1)}"
     return (
-        f"{held} of {len(verdicts)} claims hold ({len(report['seeds'])} seeds, {report['items']} recordings)",
+        f"{held} of {len(verdicts)} claims hold ({seeds}, {report['items']} {report.get('of', 'held-out recordings')})",
         f"{verdicts[0]['claim']['says']}: {one:.3f} against {other:.3f}",
     )
 

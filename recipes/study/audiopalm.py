@@ -43,11 +43,11 @@ def heard(folder: Path, items: list, seed: int) -> dict:
 
 
 def study() -> Study:
-    return Study("Tasks by tag", {A: variant}, heard, CLAIMS)
+    return Study("Tasks by tag", {A: variant}, heard, CLAIMS, of="dialogues in held-out voices")
 
 
 def small() -> Study:
-    return Study("Tasks by tag, small", {A: shrunk}, heard, CLAIMS)
+    return Study("Tasks by tag, small", {A: shrunk}, heard, CLAIMS, of="dialogues in held-out voices")
 
 
 def shrunk(seed: int, out: Path) -> Recipe:

@@ -52,12 +52,12 @@ def first(r: Recipe, seed: int) -> Recipe:
 
 def study() -> Study:
     variants = {"VALL-E": partial(variant, valle), "RALL-E": partial(variant, ralle)}
-    return Study("Hard sentences", variants, partial(measure, voices=VOICES, sentences=SENTENCES), CLAIMS)
+    return Study("Hard sentences", variants, partial(measure, voices=VOICES, sentences=SENTENCES), CLAIMS, of="sentences")
 
 
 def small() -> Study:
     variants = {"VALL-E": partial(tiny, valle), "RALL-E": partial(tiny, ralle)}
-    return Study("Hard sentences, small", variants, partial(measure, voices=VOICES, sentences=SENTENCES[:3]), CLAIMS)
+    return Study("Hard sentences, small", variants, partial(measure, voices=VOICES, sentences=SENTENCES[:3]), CLAIMS, of="sentences")
 
 
 def tiny(of, seed: int, out: Path) -> Recipe:

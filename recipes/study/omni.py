@@ -60,12 +60,18 @@ def heard(folder: Path, items: list, seed: int) -> dict:
 
 
 def study() -> Study:
-    return Study("Text and speech in one model", {name: partial(variant, name) for name in (*BACKBONES, "direct")}, heard, CLAIMS)
+    return Study(
+        "Text and speech in one model",
+        {name: partial(variant, name) for name in (*BACKBONES, "direct")},
+        heard,
+        CLAIMS,
+        of="dialogues in held-out voices",
+    )
 
 
 def small() -> Study:
     variants = {name: partial(shrunk, name) for name in (*BACKBONES, "direct")}
-    return Study("Text and speech in one model, small", variants, heard, CLAIMS)
+    return Study("Text and speech in one model, small", variants, heard, CLAIMS, of="dialogues in held-out voices")
 
 
 def shrunk(name: str, seed: int, out: Path) -> Recipe:

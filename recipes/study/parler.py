@@ -47,11 +47,13 @@ def changed(r: Recipe, name: str, seed: int, out: Path) -> Recipe:
 
 
 def study() -> Study:
-    return Study("Speech as described", {name: partial(variant, name) for name in VARIANTS}, measure, CLAIMS)
+    return Study("Speech as described", {name: partial(variant, name) for name in VARIANTS}, measure, CLAIMS, of="sentences")
 
 
 def small() -> Study:
-    return Study("Speech as described, small", {name: partial(shrunk, name) for name in VARIANTS}, partial(measure, texts=2), CLAIMS)
+    return Study(
+        "Speech as described, small", {name: partial(shrunk, name) for name in VARIANTS}, partial(measure, texts=2), CLAIMS, of="sentences"
+    )
 
 
 def shrunk(name: str, seed: int, out: Path) -> Recipe:

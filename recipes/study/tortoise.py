@@ -44,9 +44,9 @@ def variant(seed: int, out: Path) -> Recipe:
 
 
 def study() -> Study:
-    return Study("The best of eight readings", {T: variant}, partial(measure, data=Aligned(folders=("data/dev",))), CLAIMS)
+    return Study("The best of eight readings", {T: variant}, partial(measure, data=Aligned(folders=("data/dev",))), CLAIMS, of="sentences")
 
 
 def small() -> Study:
     heard = partial(measure, data=MadeUpUtterances())
-    return Study("The best of eight readings, small", {T: lambda seed, out: tortoise.small()}, heard, CLAIMS)
+    return Study("The best of eight readings, small", {T: lambda seed, out: tortoise.small()}, heard, CLAIMS, of="sentences")

@@ -36,7 +36,7 @@ def section(name: str, report: dict) -> str:
     lines = [
         f"## {report['about']}",
         "",
-        f"[{name}.py]({name}.py), `{command}`; seeds {seeds}; {report['items']} held-out recordings by {report['speakers']} speakers; "
+        f"[{name}.py]({name}.py), `{command}`; seeds {seeds}; {report['items']} {report.get('of', 'held-out recordings')}; "
         f"every figure in [{name}.json]({name}.json).",
         "",
         "| claim | one | other | one - other, a seed each | holds |",

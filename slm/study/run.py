@@ -34,13 +34,14 @@ class Claim:
 
 @dataclass
 class Study:
-    """variants: name -> (seed, its folder) -> recipe. measure: (folder, items, seed) -> figures of one run."""
+    """variants: name -> (seed, its folder) -> recipe. measure: (folder, items, seed) -> figures of one run. of: what its figures count."""
 
     about: str
     variants: dict[str, Callable[[int, Path], Recipe]]
     measure: Callable[[Path, list[Item], int], Figures]
     claims: list[Claim]
     seeds: tuple[int, ...] = (0, 1)
+    of: str = "held-out recordings"
 
 
 @dataclass
@@ -58,16 +59,17 @@ class Verdict:
 
 @dataclass
 class Report:
-    """command: what a user types to get it again."""
+    """command: what a user types to get it again. items: how many, of what is counted, the first claim is about."""
 
     about: str
     seeds: tuple[int, ...]
     items: int
-    speakers: int
+    speakers: int  # of the recordings that the study was given
     configs: dict[str, str] = field(default_factory=dict)  # variant -> digest of its recipe
     figures: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # variant -> figure -> one value a seed
     verdicts: list[Verdict] = field(default_factory=list)
     command: str = ""
+    of: str = "held-out recordings"
 
     def save(self, path: Path) -> None:
         from slm.data.replacing import write_json
@@ -94,11 +96,12 @@ def run(study: Study, out: Path, data: Path = Path("data"), seeds: tuple[int, ..
     for (name, seed), folder in runs.items():
         train(study.variants[name](seed, folder), folder, quiet)
     figures = {key: study.measure(folder, items, key[1]) for key, folder in runs.items()}
-    report = Report(study.about, tuple(seeds), len(items), len({item.speaker for item in items}), command=command)
+    report = Report(study.about, tuple(seeds), len(items), len({item.speaker for item in items}), command=command, of=study.of)
     for name in study.variants:
         report.configs[name] = digest(study.variants[name](seeds[0], Path("OUT")))
         report.figures[name] = {figure: [figures[name, seed][figure].value for seed in seeds] for figure in figures[name, seeds[0]]}
     report.verdicts = [judge(claim, figures, seeds) for claim in study.claims]
+    report.items = report.verdicts[0].differences[0].n if report.verdicts else len(items)
     report.save(out / "report.json")
     return report
 
@@ -135,7 +138,7 @@ def show(report: Report) -> None:
     from rich.table import Table
 
     out = Console(width=150)
-    measured = Table(title=report.about, caption=f"{report.items} held-out recordings by {report.speakers} speakers; seeds {report.seeds}")
+    measured = Table(title=report.about, caption=f"{report.items} {report.of}; seeds {report.seeds}")
     measured.add_column("figure")
     names = list(dict.fromkeys(figure for found in report.figures.values() for figure in found))
     for variant in report.figures:
