@@ -15,7 +15,7 @@ from torch import Tensor
 from slm.data.spoken import Spoken, crop, told
 from slm.study.figures import Figure, mean
 from slm.study.heldout import Item
-from slm.study.spoken import Bigram, counted, nats, others, share, unit_errors
+from slm.study.spoken import Bigram, counted, nats, others, unit_errors
 
 PROMPT, LONGER = 3.0, 3.0  # seconds heard, and said
 RATE = 50  # units and frames of codes a second
@@ -79,7 +79,7 @@ def knowledge(lm: Any, units: Any, clips: list[dict[str, Tensor]], items: list[I
     found = {}
     for name, told_pairs in pairs.items():
         right = spoken_lm.told_apart(told_pairs, surprise)
-        found |= {name: share(right), f"{name}, by chance": share(np.full(len(right), 0.5))}
+        found |= {name: mean(right), f"{name}, by chance": mean(np.full(len(right), 0.5))}
     return found
 
 

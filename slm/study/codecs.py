@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from slm.study.figures import Figure, mean, pnmi
-from slm.study.heldout import HOP, Item, phone_counts
+from slm.study.heldout import HOP, Item, following, phone_counts
 
 SECONDS = 5.0  # of each recording
 
@@ -69,8 +69,7 @@ def sound(codec: Any, codes: Tensor) -> np.ndarray:
 
 def another(items: list[Item], i: int) -> int:
     """The first recording behind the i-th, in a circle, of another speaker."""
-    turn = ((i + 1 + k) % len(items) for k in range(len(items)))
-    return next(j for j in turn if items[j].speaker != items[i].speaker)
+    return following(len(items), i, lambda j: items[j].speaker != items[i].speaker)
 
 
 def swap(words: Tensor, voice: Tensor) -> Tensor:

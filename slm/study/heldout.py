@@ -5,6 +5,7 @@ N samples   T frames of 20 ms
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,11 @@ def heldout(data: Path, longest: float = 16.0) -> list[Item]:
     if not found:
         raise SlmError(f"{data} holds no held-out speech: it needs {data}/dev or held-out speakers in {data}/train (see slm.data.splits)")
     return found
+
+
+def following(count: int, i: int, wanted: Callable[[int], bool]) -> int:
+    """The first of `count` places behind the i-th, in a circle, that is wanted."""
+    return next(j for j in ((i + 1 + k) % count for k in range(count)) if wanted(j))
 
 
 def phone_counts(items: list[Item], codes: list[Tensor], card: int) -> np.ndarray:

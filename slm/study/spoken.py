@@ -12,6 +12,7 @@ from torch import Tensor
 from slm.errors import SlmError
 from slm.stage.lm import LM
 from slm.study.figures import Figure, ratio
+from slm.study.heldout import following
 
 
 class Bigram:
@@ -62,11 +63,6 @@ def counted(bigram: Bigram, rows: list[Tensor]) -> Figure:
     return ratio(*np.array([bigram.nats(row) for row in rows], float).T)
 
 
-def share(right: np.ndarray) -> Figure:
-    """1, 0 or .5 an item -> how often it was right"""
-    return ratio(right, np.ones(len(right)))
-
-
 def edits(a: Tensor, b: Tensor) -> int:
     """Insertions, deletions and substitutions from one row to the other (Levenshtein, 1965)."""
     costs = list(range(len(b) + 1))
@@ -86,4 +82,4 @@ def others(speakers: list[str]) -> list[int]:
     """The next of each, in a circle, that is another speaker's. SlmError if there is one speaker alone."""
     if len(set(speakers)) < 2:
         raise SlmError(f"a voice is measured beside another one, and all of the {len(speakers)} recordings that suit are of one speaker")
-    return [next(k for k in (*range(i + 1, len(speakers)), *range(i)) if speakers[k] != own) for i, own in enumerate(speakers)]
+    return [following(len(speakers), i, lambda j, own=own: speakers[j] != own) for i, own in enumerate(speakers)]

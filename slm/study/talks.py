@@ -13,6 +13,7 @@ import torch
 from slm.data.talks import Talk, Talks, read
 from slm.stage.tasks import Tasks
 from slm.study.figures import Figure, mean, ratio
+from slm.study.heldout import following
 from slm.study.spoken import Bigram, counted, edits
 
 CHOICES = 4
@@ -45,8 +46,8 @@ def measure(folder: Path, seed: int, data: Talks, asked: int = 105) -> dict[str,
 
 def different(talks: list[Talk], i: int) -> int:
     """The next dialogue, in a circle, with another question and another answer."""
-    turn = ((i + 1 + k) % len(talks) for k in range(len(talks)))
-    return next(j for j in turn if all(not torch.equal(talks[i][n], talks[j][n]) for n in ("asked_text", "replied_text")))
+    texts = ("asked_text", "replied_text")
+    return following(len(talks), i, lambda j: all(not torch.equal(talks[i][n], talks[j][n]) for n in texts))
 
 
 def mixed(talks: list[Talk], others: list[int], name: str) -> list[Talk]:
