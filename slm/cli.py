@@ -75,11 +75,12 @@ def start(version: Annotated[bool, typer.Option("--version", callback=_version, 
 def speak(
     text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
     voice: Annotated[Optional[Path], typer.Option(help="About three seconds of the voice. Default: the voice in the model.")] = None,
-    voice_text: Annotated[Optional[str], typer.Option(help="What is said in that recording, for models that can use it.")] = None,
+    voice_text: Annotated[Optional[str], typer.Option(help="What is said in that recording, for a model that goes on from it.")] = None,
     model: Annotated[str, typer.Option(help="A bundled model, a folder that training wrote, or a hub id.")] = "default",
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same audio.")] = 0,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write: .wav, .flac or .ogg.")] = Path("speech.wav"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON about what was written.")] = False,
+    description: Annotated[str, typer.Option(help="How to sound, for a model that is told in words.")] = "",
     stream: Annotated[bool, typer.Option("--stream", help="Send raw samples to standard output as they are made; no file.")] = False,
 ) -> None:
     """Say TEXT in a voice.
@@ -89,6 +90,8 @@ def speak(
       slm speak "Hello there." --voice prompt.wav --seed 1 -o hello.wav
       slm speak - --json < chapter.txt
       slm speak "A long text." --stream | aplay -f S16_LE -r 16000     (the rate is told on stderr)
+      slm speak "Hello there." --model runs/valle --voice prompt.wav --voice-text "What the prompt says."
+      slm speak "Hello there." --model runs/parler --description "slowly, in a low voice"
     """
     from slm.codes import check_output
     from slm.data.audio import FORMATS
@@ -102,8 +105,8 @@ def speak(
         text = _stdin()
     speaker = load(model)
     if stream:
-        return _play(speaker.stream(text, voice, voice_text, seed))
-    speech = speaker.speak(text, voice, voice_text, seed)
+        return _play(speaker.stream(text, voice, voice_text, seed, description))
+    speech = speaker.speak(text, voice, voice_text, seed, description)
     speech.save(output)
     facts = {"path": str(output), "seconds": round(speech.seconds, 3), "rate": speech.rate, "stop_reason": speech.stop_reason}
     facts |= {"rtf": round(speech.rtf, 4), "seed": speech.seed, "model": model}

@@ -5,14 +5,14 @@ speech = model.speak("Hello there.", voice="prompt.wav", seed=0)
 speech.save("hello.wav")
 for piece in model.stream("A long text …", voice=speech): play(piece.audio)
 
-N samples   Q levels   P prompt frames   T frames   L phones
+N samples
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,19 @@ from slm.data import audio as audio_files
 from slm.errors import SlmError
 from slm.model import Model
 from slm.model import load as load_folder
+from slm.prompt import Prompt, heard_at
+from slm.ways import way
 
 BUNDLED = {"default": Path(__file__).parent / "models" / "default"}
 LONGEST = 100_000  # characters of one request
 PIECE = 160  # characters spoken in one breath
-LEAD, TAIL = 8, 14  # frames of silence kept at a piece's ends
 
 
 @dataclass
 class Speech:
     """What was said. audio [N] float32 at `rate` Hz; rtf is wall time over seconds of speech.
 
-    stop_reason: "end" (all of it was said), "length", "loop" or "silence" (see slm/stream/sample.py).
+    stop_reason: "end" (all of it was said), "length", "loop" (see slm/stream/sample.py) or "silence".
     """
 
     audio: Tensor
@@ -52,13 +53,6 @@ class Speech:
         audio_files.write(path, self.audio, self.rate, f"{audio_files.SYNTHETIC}: speech made by a machine")
 
 
-@dataclass
-class Prompt:
-    """A voice as a model hears it: codes [Q,P]. Keep it, to speak again in the same voice without reading the file."""
-
-    codes: Tensor
-
-
 class Speaker:
     """A loaded model.
 
@@ -66,41 +60,31 @@ class Speaker:
     """
 
     def __init__(self, model: Model) -> None:
-        self.model = model
+        self.model, self.way = model, way(model)
         self.codec = model.tokenizers[model.recipe.speaks]
-        self.text = model.tokenizers["text"]
-        self.rate = self.codec.rate
-        self.semantic, self.acoustic = model.stages["semantic"], model.stages["acoustic"]
-        self._prompts: dict[tuple, Prompt] = {}
+        self.text, self.rate = model.tokenizers["text"], self.codec.rate
 
     @property
     def settings(self) -> dict[str, Any]:
-        said = {name: asdict(s) for name, s in self.semantic.config.sampling.items()}
-        return {
-            "sampling": said,
-            "pace": self.semantic.config.pace,
-            "passes": list(self.acoustic.config.passes),
-            "temperature": self.acoustic.config.temperature,
-            "mean": self.acoustic.config.mean,
-            "piece": PIECE,
-        }
+        return self.way.settings | {"piece": PIECE}
 
-    def speak(self, text: str, voice: Any = None, voice_text: str | None = None, seed: int = 0) -> Speech:
+    def speak(self, text: str, voice: Any = None, voice_text: str | None = None, seed: int = 0, description: str = "") -> Speech:
         """Say `text` in a voice.
 
         Args:
             voice: a path to about three seconds of speech, a Speech, a Prompt, or None for the model's own voice.
-            voice_text: what is said there; this model does not need it.
+            voice_text: what is said there, for a model that goes on from it; others do not need it.
             seed: the same text, voice and seed give the same samples.
-        Raises SlmError: nothing to speak, a text too long, a voice that cannot be used.
+            description: how to sound, for a model that is told in words.
+        Raises SlmError: nothing to speak, a text too long, a voice that cannot be used, or a model that said nothing of it.
         """
         began = time.perf_counter()
-        said = list(self.stream(text, voice, voice_text, seed))
+        said = list(self.stream(text, voice, voice_text, seed, description))
         audio = torch.cat([piece.audio for piece in said])
         worst = next((piece.stop_reason for piece in said if piece.stop_reason != "end"), "end")
         return Speech(audio, self.rate, worst, seed, (time.perf_counter() - began) / (len(audio) / self.rate))
 
-    def stream(self, text: str, voice: Any = None, voice_text: str | None = None, seed: int = 0) -> Iterator[Speech]:
+    def stream(self, text: str, voice: Any = None, voice_text: str | None = None, seed: int = 0, description: str = "") -> Iterator[Speech]:
         """The same samples as `speak`, piece by piece (a sentence or a clause), each as soon as it is made."""
         from slm_tokenizers.text.split import pieces
 
@@ -109,80 +93,51 @@ class Speaker:
         parts = pieces(text, PIECE)
         if not parts:
             raise SlmError(f"the text holds nothing to speak: {text[:40]!r}; give at least one English word or number")
-        prompt = self.voice(voice)
+        prompt = self.voice(voice, voice_text, description)
         for i, part in enumerate(parts):
             yield self._piece(part, prompt, seed, i)
 
-    def voice(self, source: Any = None) -> Prompt:
+    def voice(self, source: Any = None, text: str | None = None, description: str = "") -> Prompt:
         """A path, Speech, Prompt or None -> Prompt. Of a long recording the three seconds with the most speech are heard."""
         if isinstance(source, Prompt):
             return source
+        if description and self.way.voiced:
+            raise SlmError(f"{self.model.folder} hears a voice and no description; leave out --description")
+        if source is None and not self.way.voiced:
+            return Prompt(description=description)
         if isinstance(source, Speech):
-            return self._listen(source.audio[None], source.rate, "the given speech")
+            return self.way.hear(source.audio[None], source.rate, "the given speech", text or "")
         path = Path(source) if source is not None else self.model.folder / "voice.flac"
         if source is None and not path.exists():
             raise SlmError(f"{self.model.folder} has no voice of its own; give --voice, a recording of about three seconds")
         audio, rate = audio_files.read(path, shortest=0.0)
-        return self._listen(audio, rate, str(path))
+        return self.way.hear(audio, rate, str(path), text or "")
 
     def reconstruct(self, audio: Tensor, rate: int) -> tuple[Tensor, int]:
         """audio [1,N] through the codec and back -> (audio [1,N'], rate): the best that this model could sound."""
-        heard = audio_files.resample(audio_files.to_mono(audio), rate, self.rate)
+        heard = heard_at(self.rate, audio, rate)
         return self.codec.decode(self.codec.encode(heard[None]), heard.shape[-1])[0], self.rate
 
-    def _listen(self, audio: Tensor, rate: int, name: str) -> Prompt:
-        audio = audio_files.resample(audio_files.to_mono(audio), rate, self.rate)
-        return Prompt(self.codec.encode(loud_part(audio, self.rate, self.codec.hop, name)[None])[0])
-
     def _piece(self, text: str, prompt: Prompt, seed: int, index: int) -> Speech:
-        """One piece, tried again once, with another seed, if it did not come to a good end."""
+        """One piece, tried again once, with another seed, if it did not come to a good end. SlmError if nothing was said at all."""
         began = time.perf_counter()
         for attempt in range(2):
             audio, reason = self._try(text, prompt, ((seed * 7919 + index) * 2 + attempt) % 2**63)
             if reason == "end":
                 break
+        if not len(audio):
+            raise SlmError(f"the model ended before it said anything of {text[:40]!r}, twice; another --seed may help, or more training")
         return Speech(audio, self.rate, reason, seed, (time.perf_counter() - began) / (len(audio) / self.rate))
 
     @torch.inference_mode()
     def _try(self, text: str, prompt: Prompt, seed: int) -> tuple[Tensor, str]:
-        latents = self.codec.codebooks.decode(prompt.codes[None])[0].T  # [P,E]
-        batch = self.semantic.run({"text": [self.text.encode(text)], "prompt": [latents]}, [seed])
-        reason = batch["stop"][0]
-        batch |= {"given": batch["semantic"], "prompt_codes": [prompt.codes]}
-        if "semantic_chances" in batch:
-            batch["given_chances"] = batch["semantic_chances"]
-        batch = self.acoustic.run(batch, [seed])
-        if "latent" in batch:
-            latent = batch["latent"][0].T  # [E,T]
-        else:
-            latent = self.codec.codebooks.decode(batch[self.model.recipe.speaks][0][None])[0]
-        lead, tail = (int(batch["duration"][0][i]) for i in (0, -1))
-        latent = latent[:, max(0, lead - LEAD) : latent.shape[1] - max(0, tail - TAIL)]
-        audio = fade(self.codec.sound(latent[None])[0, 0], self.rate)
+        audio, reason = self.way.say(text, prompt, seed)
+        if not len(audio):
+            return audio, "empty"
+        audio = fade(audio, self.rate)
         if not audio.isfinite().all() or audio.square().mean().sqrt() < 1e-3:
             return audio.nan_to_num(), "silence"
         return audio, reason
-
-
-def loud_part(audio: Tensor, rate: int, hop: int, name: str, seconds: float = 3.0, least: float = 1.0) -> Tensor:
-    """audio [1,N] -> the `seconds` of it that hold the most speech, at an even loudness. SlmError: too short, or silent."""
-    if audio.shape[-1] < least * rate:
-        raise SlmError(f"{name} lasts {audio.shape[-1] / rate:.2f} s; a voice needs at least {least:g} s, three are better")
-    whole = audio.shape[-1] // hop * hop
-    energy = audio[0, :whole].view(-1, hop).square().mean(1)  # [frames]
-    if energy.max().sqrt() < 1e-3:
-        raise SlmError(f"{name} is silent; a voice needs at least {least:g} s of speech")
-    speech = (energy > energy.max() * 1e-3).float()
-    if speech.sum() * hop < 0.5 * rate:
-        raise SlmError(
-            f"{name} holds {speech.sum() * hop / rate:.2f} s of speech; a voice needs at least half a second of it, three are better"
-        )
-    size = min(len(speech), int(seconds * rate / hop))
-    counts = speech.unfold(0, size, 1).sum(1)
-    start = int(counts.argmax())
-    part = audio[:, start * hop : (start + size) * hop]
-    level = (part.square().mean()).sqrt().clamp(min=1e-5)
-    return part * torch.minimum(0.06 / level, 0.95 / part.abs().max())
 
 
 def fade(audio: Tensor, rate: int, seconds: float = 0.005) -> Tensor:
@@ -207,8 +162,6 @@ def load(name: str | Path = "default", threads: int | None = 1) -> Speaker:
     model = load_folder(folder)
     if threads:
         torch.set_num_threads(threads)
-    if missing := {"semantic", "acoustic"} - set(model.stages):
-        raise SlmError(f"{folder} cannot speak yet: its {' and '.join(sorted(missing))} stage is not trained")
     return Speaker(model)
 
 

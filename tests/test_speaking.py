@@ -8,7 +8,7 @@ import soundfile
 import torch
 from typer.testing import CliRunner
 
-from slm import speak
+from slm import prompt, speak
 from slm.cli import app
 from slm.data import audio as audio_files
 
@@ -116,7 +116,7 @@ def test_a_voice_can_be_kept_and_so_can_speech(small_model, tone_voice):
 
 def test_the_loudest_part_of_a_long_voice_is_heard():
     quiet, loud = torch.randn(1, 80000) * 1e-3, torch.randn(1, 48000) * 0.1
-    part = speak.loud_part(torch.cat([quiet, loud, quiet], 1), 16000, 320, "voice")
+    part = prompt.loud_part(torch.cat([quiet, loud, quiet], 1), 16000, 320, "voice")
     assert part.shape == (1, 48000) and torch.allclose(part / part.std(), loud / loud.std(), atol=1e-2)
 
 

@@ -1,0 +1,239 @@
+"""How the stages of a system say one piece of text: a few ways, and most published systems are one of them.
+
+    P prompt frames   T frames   Q levels   U units   E latent width   N samples
+
+    way      stages              hears of a voice             systems
+    Guided   semantic, acoustic  three seconds                the default voice
+    GoesOn   ar, nar             a recording, and its text    VALL-E
+    Best     ar, rerank          three seconds                Tortoise
+    Units    units, codes        three seconds                Make-A-Voice
+    Alone    lm                  three seconds                UniAudio, MusicGen
+    Told     lm                  a description in words       Parler-TTS
+    Asked    any, of tasks       nothing                      the model that hears and speaks
+
+A way's `hear(audio, rate, name, text)` makes a Prompt of a voice, its `say(text, prompt, seed)` makes audio [N], none if the model ended at
+once, and tells why it ended. A model that says one level alone sounds from that level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from slm.errors import SlmError
+from slm.model import Model
+from slm.prompt import Prompt, clip, heard_at, loud_part
+
+LEAD, TAIL = 8, 14  # frames of silence kept at a piece's ends
+LONGEST = 12.0  # seconds of a voice that a model goes on from
+READINGS = 8  # of a text, of which the best is kept
+
+Said = tuple[Tensor, str]
+
+
+class Way(Protocol):
+    voiced: bool  # whether it wants to hear a voice
+    settings: dict[str, Any]  # how it decodes, for reports
+
+    def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt: ...
+
+    def say(self, text: str, prompt: Prompt, seed: int) -> Said: ...
+
+
+def way(model: Model) -> Way:
+    """How this model speaks. SlmError if it cannot: not all of its stages are trained, or they make no speech of text."""
+    there = set(model.stages)
+    chains = {Guided: ("semantic", "acoustic"), GoesOn: ("ar", "nar"), Best: ("ar", "rerank"), Units: ("units", "codes")}
+    for kind, stages in chains.items():
+        if there >= set(stages):
+            return kind(model)
+        if there and there < set(stages):
+            raise SlmError(f"{model.folder} cannot speak yet: its {' and '.join(sorted(set(stages) - there))} stage is not trained")
+    for stage in model.stages.values():
+        if hasattr(stage, "names") and "say" in stage.names:
+            return Asked(model)
+    if "lm" in there and [part.name for part in model.stages["lm"].parts] == ["text", "acoustic"]:
+        return (Told if model.stages["lm"].description else Alone)(model)
+    raise SlmError(f"{model.folder} does not speak a text: its stages are {', '.join(sorted(there)) or 'none'}")
+
+
+class Guided:
+    """Durations first, then the first level of the frames they sum to, then all levels: nothing can be skipped, repeated or endless."""
+
+    voiced = True
+
+    def __init__(self, model: Model) -> None:
+        self.codec, self.text, self.speaks = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.recipe.speaks
+        self.semantic, self.acoustic = model.stages["semantic"], model.stages["acoustic"]
+        config = self.acoustic.config
+        masked = {"passes": list(config.passes), "temperature": config.temperature, "mean": config.mean}
+        self.settings = {"sampling": sampling(self.semantic), "pace": self.semantic.config.pace} | masked
+
+    def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
+        return Prompt(clip(self.codec, audio, rate, name), text=text)
+
+    def say(self, text: str, prompt: Prompt, seed: int) -> Said:
+        latents = self.codec.codebooks.decode(prompt.codes[None])[0].T  # [P,E]
+        batch = self.semantic.run({"text": [self.text.encode(text)], "prompt": [latents]}, [seed])
+        reason = batch["stop"][0]
+        batch |= {"given": batch["semantic"], "prompt_codes": [prompt.codes]}
+        if "semantic_chances" in batch:
+            batch["given_chances"] = batch["semantic_chances"]
+        batch = self.acoustic.run(batch, [seed])
+        if "latent" in batch:
+            latent = batch["latent"][0].T  # [E,T]
+        else:
+            latent = self.codec.codebooks.decode(batch[self.speaks][0][None])[0]
+        lead, tail = (int(batch["duration"][0][i]) for i in (0, -1))
+        latent = latent[:, max(0, lead - LEAD) : latent.shape[1] - max(0, tail - TAIL)]
+        return self.codec.sound(latent[None])[0, 0], reason
+
+
+class GoesOn:
+    """A voice goes on: its text stands before the text to be said, its first level before what is said; then the finer levels."""
+
+    voiced = True
+
+    def __init__(self, model: Model) -> None:
+        self.codec, self.text = model.tokenizers[model.recipe.speaks], model.tokenizers["text"]
+        self.ar, self.nar = model.stages["ar"], model.stages["nar"]
+        if {part.name for part in self.ar.parts} - {"text", "acoustic"}:
+            raise SlmError(f"{model.folder} goes on from pitches and durations of a voice, which are not read from a recording yet")
+        self.settings = {"sampling": sampling(self.ar)}
+
+    def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
+        if not text.strip():
+            raise SlmError(f"this model goes on as {name} began: say with --voice-text what is said there")
+        if audio.shape[-1] > LONGEST * rate:
+            raise SlmError(f"{name} lasts {audio.shape[-1] / rate:.1f} s; this model goes on from at most {LONGEST:g} s, three are enough")
+        heard = heard_at(self.codec.rate, audio, rate)
+        return Prompt(self.codec.encode(loud_part(heard, self.codec.rate, self.codec.hop, name, LONGEST)[None])[0], text=text)
+
+    def say(self, text: str, prompt: Prompt, seed: int) -> Said:
+        before, own, frames = self.text.encode(prompt.text), self.text.encode(text), prompt.codes.shape[1]
+        batch = self.ar.run({"text": [torch.cat([before, own])], "acoustic_begins": [prompt.codes[:1]]}, [seed])
+        first = batch["acoustic"][0][:, frames:]
+        if not first.shape[1]:
+            return torch.zeros(0), batch["stop"][0]
+        done = self.nar.run({"text": batch["text"], "prompt_codes": [prompt.codes], "given": [first]}, [seed])
+        return self.codec.decode(done["acoustic"][0][None])[0, 0], batch["stop"][0]
+
+
+class Best:
+    """The text said several times by the first stage, and the reading that fits it best by the second."""
+
+    voiced = True
+
+    def __init__(self, model: Model) -> None:
+        self.codec, self.text = model.tokenizers[model.recipe.speaks], model.tokenizers["text"]
+        self.ar, self.ranker = model.stages["ar"], model.stages["rerank"]
+        self.settings = {"sampling": sampling(self.ar), "readings": READINGS}
+
+    def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
+        return Prompt(clip(self.codec, audio, rate, name), text=text)
+
+    def say(self, text: str, prompt: Prompt, seed: int) -> Said:
+        from slm.stage.best import best
+
+        batch = {"text": [self.text.encode(text)], "prompt": [self.codec.codebooks.decode(prompt.codes[None])[0].T]}
+        done = best(self.ar, self.ranker, batch, [seed], READINGS)
+        return sound(self.codec, done[self.ranker.config.codes][0]), done["stop"][0]
+
+
+class Units:
+    """What is said as units, then how it sounds: the levels go on as the voice began, over its units and those to be said."""
+
+    voiced = True
+
+    def __init__(self, model: Model) -> None:
+        self.codec, self.text, self.units = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.tokenizers["units"]
+        self.first, self.second = model.stages["units"], model.stages["codes"]
+        self.part = self.second.parts[-1]
+        self.settings = {"sampling": sampling(self.first) | sampling(self.second)}
+
+    def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
+        part = loud_part(heard_at(self.codec.rate, audio, rate), self.codec.rate, self.codec.hop, name)
+        codes, units = self.codec.encode(part[None])[0], self.units.encode(heard_at(self.units.rate, part, self.codec.rate)[None])[0, 0]
+        frames = min(codes.shape[1], len(units))
+        return Prompt(codes[:, :frames], units[:frames], text)
+
+    def say(self, text: str, prompt: Prompt, seed: int) -> Said:
+        done = self.first.run({"text": [self.text.encode(text)]}, [seed])
+        units, name = done["units"][0].flatten(), self.part.name
+        if not len(units):
+            return torch.zeros(0), done["stop"][0]
+        begins = prompt.codes[slice(*self.part.levels)]
+        batch = self.second.run({"units": [torch.cat([prompt.units, units])], f"{name}_begins": [begins]}, [seed])
+        return sound(self.codec, batch[name][0][:, begins.shape[1] :]), done["stop"][0]
+
+
+class Alone:
+    """One language model of the text and all the levels it says, the voice as one vector."""
+
+    voiced = True
+
+    def __init__(self, model: Model) -> None:
+        self.codec, self.text, self.lm = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.stages["lm"]
+        self.settings = {"sampling": sampling(self.lm)}
+
+    def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
+        return Prompt(clip(self.codec, audio, rate, name), text=text)
+
+    def say(self, text: str, prompt: Prompt, seed: int) -> Said:
+        latents = self.codec.codebooks.decode(prompt.codes[None])[0].T  # [P,E]
+        done = self.lm.run({"text": [self.text.encode(text)], "prompt": [latents]}, [seed])
+        return sound(self.codec, done["acoustic"][0]), done["stop"][0]
+
+
+class Told:
+    """One language model that says the text as a description in words asks."""
+
+    voiced = False
+
+    def __init__(self, model: Model) -> None:
+        self.codec, self.text, self.lm = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.stages["lm"]
+        self.letters = model.tokenizers[self.lm.config.description.text]
+        self.name = self.lm.config.description.text
+        self.settings = {"sampling": sampling(self.lm)}
+
+    def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
+        raise SlmError("this model hears no voice: tell it with --description how to sound, such as 'slowly, in a low voice'")
+
+    def say(self, text: str, prompt: Prompt, seed: int) -> Said:
+        if not prompt.description.strip():
+            self.hear(torch.zeros(1, 0), 1, "", "")
+        done = self.lm.run({"text": [self.text.encode(text)], self.name: [self.letters.encode(prompt.description)]}, [seed])
+        return sound(self.codec, done["acoustic"][0]), done["stop"][0]
+
+
+class Asked:
+    """The task `say` of a model of several: its text, then what it sounds like, in any voice."""
+
+    voiced = False
+
+    def __init__(self, model: Model) -> None:
+        self.codec, self.text = model.tokenizers[model.recipe.speaks], model.tokenizers["text"]
+        self.tasks = next(stage for stage in model.stages.values() if "say" in getattr(stage, "names", ()))
+        self.settings = {"sampling": sampling(self.tasks.lm)}
+
+    def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
+        raise SlmError("this model speaks in voices of its own; leave out --voice")
+
+    def say(self, text: str, prompt: Prompt, seed: int) -> Said:
+        given, said = self.tasks.parts("say")[-2:]
+        done = self.tasks.run({given.name: [self.text.encode(text)]}, [seed], "say")
+        return sound(self.codec, done[said.name][0]), done["stop"][0]
+
+
+def sampling(lm: Any) -> dict[str, dict]:
+    """How a language model draws, by part."""
+    return {name: asdict(drawn) for name, drawn in lm.config.sampling.items()}
+
+
+def sound(codec: Any, codes: Tensor) -> Tensor:
+    """codes [T] or [Q,T], of the first levels alone perhaps -> audio [N], none of none."""
+    codes = codes.view(-1, codes.shape[-1])
+    return codec.decode(codes[None])[0, 0] if codes.shape[1] else torch.zeros(0)
