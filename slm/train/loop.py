@@ -34,6 +34,7 @@ class Train:
         accumulate: batches a update.
         ema: decay of the parameters' moving average, which is what a trained model speaks with; 0 turns it off.
         every: steps between checkpoints; show_every: between pictures and sounds (0: never).
+        start: the folder of a text model that the stage goes on from (slm/stage/begin.py).
     """
 
     steps: int = 1000
@@ -51,6 +52,7 @@ class Train:
     every: int = 200
     show_every: int = 0
     rates: dict[str, float] = field(default_factory=dict)  # a player's learning rate as a multiple of `lr`
+    start: str | None = None
 
 
 class Data(Protocol):

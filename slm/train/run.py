@@ -17,6 +17,7 @@ from slm import recipe as recipes
 from slm.config import change
 from slm.errors import SlmError
 from slm.recipe import Recipe
+from slm.stage.begin import begin
 from slm.stage.lm import Stream
 from slm.train.checkpoint import latest, read
 from slm.train.loop import fit
@@ -74,6 +75,8 @@ def train_stage(recipe: Recipe, stage: str | None, out: Path, resume: bool = Fal
     module = recipe.stages[name].build(streams(built))
     data = recipe.data[name].build(built)
     train = recipe.train[name]
+    if train.start and not latest(run):
+        begin(module, train.start)
     # what is not learned by gradients, such as clusters, fits itself
     history = module.fit(data, train) if hasattr(module, "fit") else fit(module, data, train, run, resume, quiet)
     last = latest(run)
