@@ -7,7 +7,7 @@
     GoesOn   ar, nar             a recording, and its text    VALL-E
     Best     ar, rerank          three seconds                Tortoise
     Units    units, codes        three seconds                Make-A-Voice
-    Alone    lm                  three seconds                UniAudio, MusicGen
+    Alone    lm                  three seconds                UniAudio, MusicGen, text and speech in turns
     Told     lm                  a description in words       Parler-TTS
     Asked    any, of tasks       nothing                      the model that hears and speaks
 
@@ -26,6 +26,8 @@ from torch import Tensor
 from slm.errors import SlmError
 from slm.model import Model
 from slm.prompt import Prompt, clip, heard_at, loud_part
+from slm.stage.interleaved import Interleaved
+from slm.stage.lm import LM
 
 LEAD, TAIL = 8, 14  # frames of silence kept at a piece's ends
 LONGEST = 12.0  # seconds of a voice that a model goes on from
@@ -55,8 +57,11 @@ def way(model: Model) -> Way:
     for stage in model.stages.values():
         if hasattr(stage, "names") and "say" in stage.names:
             return Asked(model)
-    if "lm" in there and [part.name for part in model.stages["lm"].parts] == ["text", "acoustic"]:
-        return (Told if model.stages["lm"].description else Alone)(model)
+    lm = model.stages.get("lm")
+    if isinstance(lm, Interleaved):
+        return Alone(model)
+    if isinstance(lm, LM) and [part.name for part in lm.parts] == ["text", "acoustic"]:
+        return (Told if lm.description else Alone)(model)
     raise SlmError(f"{model.folder} does not speak a text: its stages are {', '.join(sorted(there)) or 'none'}")
 
 
@@ -177,7 +182,8 @@ class Alone:
 
     def __init__(self, model: Model) -> None:
         self.codec, self.text, self.lm = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.stages["lm"]
-        self.settings = {"sampling": sampling(self.lm)}
+        drawn = self.lm.config.sampling
+        self.settings = {"sampling": sampling(self.lm) if isinstance(drawn, dict) else asdict(drawn)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
         return Prompt(clip(self.codec, audio, rate, name), text=text)

@@ -11,7 +11,14 @@ from slm.speak import load
 from slm.train.run import train_recipe
 
 ROOT = Path(__file__).parent.parent / "recipes"
-VOICED = ["zero_shot/default", "speech_lm/tortoise", "speech_lm/makeavoice", "speech_lm/uniaudio", "speech_lm/musicgen"]
+VOICED = [
+    "zero_shot/default",
+    "speech_lm/tortoise",
+    "speech_lm/makeavoice",
+    "speech_lm/uniaudio",
+    "speech_lm/musicgen",
+    "speech_lm/interleaved",
+]
 OTHERS = {"zero_shot/valle": {"voice_text": "what is said"}, "speech_lm/parler": {"description": "slowly"}, "speech_lm/omni": {}}
 SILENT = ["speech_lm/audiolm", "speech_lm/basetts"]
 
