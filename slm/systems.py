@@ -79,7 +79,7 @@ GROUPS: dict[str, list[System]] = {
         System("Lyth & King / Parler-TTS", "speech_lm/parler.py", "parler"),
         System("UniAudio", "speech_lm/uniaudio.py", "layouts"),
         System("Make-A-Voice", "speech_lm/makeavoice.py", "makeavoice"),
-        System("HAM-TTS"),
+        System("HAM-TTS", "zero_shot/hamtts.py", "hamtts"),
     ],
     "acoustic models": [
         System("FastSpeech 2"),

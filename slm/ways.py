@@ -4,7 +4,7 @@
 
     way      stages              hears of a voice             systems
     Guided   semantic, acoustic  three seconds                the default voice
-    GoesOn   ar, nar             a recording, and its text    VALL-E
+    GoesOn   ar, nar             a recording, and its text    VALL-E, HAM-TTS
     Best     ar, rerank          three seconds                Tortoise
     Units    units, codes        three seconds                Make-A-Voice
     Alone    lm                  three seconds                UniAudio, MusicGen, text and speech in turns

@@ -19,7 +19,12 @@ VOICED = [
     "speech_lm/musicgen",
     "speech_lm/interleaved",
 ]
-OTHERS = {"zero_shot/valle": {"voice_text": "what is said"}, "speech_lm/parler": {"description": "slowly"}, "speech_lm/omni": {}}
+OTHERS = {
+    "zero_shot/valle": {"voice_text": "what is said"},
+    "zero_shot/hamtts": {"voice_text": "what is said"},
+    "speech_lm/parler": {"description": "slowly"},
+    "speech_lm/omni": {},
+}
 SILENT = ["speech_lm/audiolm", "speech_lm/basetts"]
 
 
@@ -71,7 +76,7 @@ def test_a_model_that_speaks_no_text_says_so(name, trained):
 
 
 def test_what_a_way_needs_is_asked_for_in_a_sentence(trained, tone_voice):
-    valle, told, omni = (load(trained(name)) for name in OTHERS)
+    valle, _, told, omni = (load(trained(name)) for name in OTHERS)
     with pytest.raises(SlmError, match="--voice-text"):
         valle.speak("Hello.", voice=tone_voice)
     with pytest.raises(SlmError, match="--description"):

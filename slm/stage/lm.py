@@ -3,9 +3,10 @@
     B rows   S steps   W ids a step   D width   V vocabulary   L phones   T frames   Q levels   M bytes of a description
 
 Each step's input is the sum of its ids' embeddings, of the voice, and (with a guide) of the phone that is due *next*,
-because a step predicts the one after it; at a description in words every layer looks. Scores are normalised over the ids that
-are legal there: the range of the part's level, and <eos> for a part that ends by itself. The ids of one step are said
-independently of each other, or, with `depth`, one after another (slm/stage/multiscale.py).
+because a step predicts the one after it; at a description in words every layer looks, and a phone may be told how it sounds
+(slm/condition/latent.py). Scores are normalised over the ids that are legal there: the range of the part's level, and <eos> for a
+part that ends by itself. The ids of one step are said independently of each other, or, with `depth`, one after another
+(slm/stage/multiscale.py).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from slm.backbone.rwkv import RWKV
 from slm.backbone.transformer import Transformer
 from slm.condition.description import Description, Told
 from slm.condition.guide import Guide
+from slm.condition.latent import LVS, Latent
 from slm.condition.voice import Voice
 from slm.condition.window import Window
 from slm.data.batch import pad
@@ -68,6 +70,7 @@ class LM(nn.Module):
         forget: float = 0.0  # share of the rows whose voice is not heard while training, without which guidance has nothing to go by
         window: Window.Config | None = None  # which phones a frame looks at, by the durations said before; for a Transformer
         description: Description.Config | None = None  # heard, forgotten and guided by as a voice is; for a Transformer with a memory
+        latent: Latent.Config | None = None  # how each phone sounds, predicted from the phones and told at them
 
         def build(self, streams: dict[str, Stream]) -> "LM":
             return LM(self, streams)
@@ -99,6 +102,7 @@ class LM(nn.Module):
         if self.window and not isinstance(self.backbone, Transformer):
             raise SlmError(f"a window is a mask on attention: the backbone must be a Transformer, not {type(self.backbone).__name__}")
         self.description = self._reader(config.description, streams) if config.description else None
+        self.latent = self._predictor(config.latent, streams) if config.latent else None
 
     def _reader(self, config: Description.Config, streams: dict[str, Stream]) -> Description:
         backbone, dim = self.config.backbone, config.reader.dim
@@ -107,6 +111,11 @@ class LM(nn.Module):
         if config.text not in streams:
             raise SlmError(f"the description is of the stream {config.text!r}, and there are {', '.join(streams)}")
         return config.build(streams[config.text].card)
+
+    def _predictor(self, config: Latent.Config, streams: dict[str, Stream]) -> Latent:
+        if config.text not in self.streams or config.units not in streams:
+            raise SlmError(f"a latent sequence is of a part {config.text!r} and learns from a stream {config.units!r}; one is missing")
+        return config.build(streams[config.text].card, streams[config.units].card, self.backbone.dim)
 
     def forward(self, batch: dict, player: str = "main") -> dict[str, Tensor]:
         return self.loss(batch)
@@ -118,14 +127,21 @@ class LM(nn.Module):
         return other
 
     def loss(self, batch: dict) -> dict[str, Tensor]:
-        """Mean negative log-likelihood of each learned part's ids, in nats; one entry a part."""
+        """Mean negative log-likelihood of each learned part's ids, in nats; one entry a part.
+
+        Where the batch has NAME_heard, rows of the shape of NAME, the model hears these, and is to say NAME. With a latent sequence
+        also its losses, if the batch has what it learns from; while training it must.
+        """
+        batch = batch if self.latent is None else self.latent.told(batch)
         merged = merge(self.parts, batch, self.vocabulary)
-        heard = self.confused(merged)
+        heard = self.confused(self.as_heard(merged, batch))
         voice, told = self._forgotten(self.hear(batch), self.read(batch))
         x = self.inputs(heard, self.hints(batch, merged, voice))
         hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch), told)
         hidden = hidden if self.depth is None else self._deep(hidden, heard, merged.learn)
-        return {part.name: self._loss_of(part, merged, hidden) for part in self.parts if part.learn}
+        losses = {part.name: self._loss_of(part, merged, hidden) for part in self.parts if part.learn}
+        learns = self.latent is not None and (self.training or self.latent.config.units in batch)
+        return losses | self.latent.losses(batch) if learns else losses
 
     def think(
         self, x: Tensor, state: object, lengths: Tensor | None, seen: Tensor | None, told: Told | None = None
@@ -156,6 +172,16 @@ class LM(nn.Module):
         rows, steps = learn[:, 1:].any(-1).nonzero(as_tuple=True)
         deep = self.depth(hidden[rows, steps], ids[rows, steps + 1], self.embed)
         return deep.new_zeros(*ids.shape, hidden.shape[-1]).index_put((rows, steps), deep)
+
+    def as_heard(self, merged: Merged, batch: dict) -> Merged:
+        """The same with the ids of each NAME_heard in the place of NAME's."""
+        other = {part.name: batch[f"{part.name}_heard"] for part in self.parts if f"{part.name}_heard" in batch}
+        if not other:
+            return merged
+        heard = merge(self.parts, batch | other, self.vocabulary)
+        if heard.spans != merged.spans:
+            raise SlmError(f"what is heard of {' and '.join(other)} must be as long as what is to be said")
+        return heard
 
     def confused(self, merged: Merged) -> Tensor:
         """The ids [B,S,W] as the model hears them: while training, some learned ones are others of their range."""
@@ -237,7 +263,14 @@ class LM(nn.Module):
         return None if voice is None else voice * kept, None if told is None else told.where(kept[:, 0])
 
     def hints(self, batch: dict, merged: Merged, voice: Tensor | None) -> Tensor | None:
-        """Voice [B,D] and due phones for every step [B,S,D]."""
+        """Voice [B,D], due phones and how they sound for every step [B,S,D]."""
+        hints = self._due(batch, merged, voice)
+        if self.latent is None:
+            return hints
+        sounds = self.latent.steps(self.latent.told(batch)[LVS], merged, self.embed)
+        return sounds if hints is None else hints + sounds
+
+    def _due(self, batch: dict, merged: Merged, voice: Tensor | None) -> Tensor | None:
         if self.guide is None:
             return None if voice is None else voice[:, None].expand(-1, merged.ids.shape[1], -1)
         features = self.guide.phones(batch[self.config.guide.text], voice)
