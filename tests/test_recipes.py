@@ -67,8 +67,11 @@ def test_a_small_codec_or_vocoder_trains_saves_and_loads(path, tmp_path):
         made = slm_tokenizers.load(tmp_path / "codec").decode(torch.zeros(1, 2, 9, dtype=torch.long))
     else:
         vocoder = slm_vocoders.load(tmp_path / "vocoder")
-        on_codes = isinstance(vocoder, slm_vocoders.CodeHiFiGAN)
-        made = vocoder(torch.zeros(1, 2, 9, dtype=torch.long) if on_codes else torch.zeros(1, 80, 9))
+        if isinstance(vocoder, slm_vocoders.UnitVocoder):
+            made = vocoder.sound(torch.zeros(9, dtype=torch.long), torch.zeros(vocoder.voice_dim), torch.full((9,), 120.0))[None]
+        else:
+            on_codes = isinstance(vocoder, slm_vocoders.CodeHiFiGAN)
+            made = vocoder(torch.zeros(1, 2, 9, dtype=torch.long) if on_codes else torch.zeros(1, 80, 9))
     assert made.isfinite().all() and made.shape[:2] == (1, 1) and made.shape[2] in (9 * 320, 9 * 256)
 
 

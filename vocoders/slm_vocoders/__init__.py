@@ -1,8 +1,15 @@
-"""Vocoders: mel or codes in, audio out; and the adversaries and losses that train them (and codecs)."""
+"""Vocoders: mel, codes or units in, audio out; and the adversaries and losses that train them (and codecs)."""
 
 from importlib import import_module
 
-HOMES = {"HiFiGAN": "hifigan", "CodeHiFiGAN": "codes", "ISTFTHead": "istft", "load": "checkpoint", "save": "checkpoint"}
+HOMES = {
+    "HiFiGAN": "hifigan",
+    "CodeHiFiGAN": "codes",
+    "UnitVocoder": "units",
+    "ISTFTHead": "istft",
+    "load": "checkpoint",
+    "save": "checkpoint",
+}
 __all__ = list(HOMES)
 
 

@@ -21,8 +21,9 @@ from slm.errors import SlmError
 from slm.nn.mel import LogMel
 from slm_vocoders.codes import CodeHiFiGAN
 from slm_vocoders.hifigan import HiFiGAN
+from slm_vocoders.units import UnitVocoder
 
-Vocoder = HiFiGAN | CodeHiFiGAN
+Vocoder = HiFiGAN | CodeHiFiGAN | UnitVocoder
 State = dict[str, Tensor]
 Renamed = dict[str, str | None]  # how their names begin -> how ours do, None for what we have no use for
 NORMS = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
@@ -94,7 +95,7 @@ def find_weights(path: Path) -> Path:
     return named[0] if named else numbered[-1]
 
 
-def read_config(path: Path) -> tuple[HiFiGAN.Config | CodeHiFiGAN.Config, Renamed]:
+def read_config(path: Path) -> tuple[HiFiGAN.Config | CodeHiFiGAN.Config | UnitVocoder.Config, Renamed]:
     """The config, and how the layout's names differ from ours."""
     try:
         stored = json.loads(path.read_text())
@@ -117,7 +118,7 @@ def read_config(path: Path) -> tuple[HiFiGAN.Config | CodeHiFiGAN.Config, Rename
         raise SlmError(f"{path} is not the config of a HiFi-GAN: it has no {error}.") from error
     except (TypeError, ValueError) as error:
         raise SlmError(f"{path} is not the config of a HiFi-GAN: {error}.") from error
-    if not isinstance(config, HiFiGAN.Config | CodeHiFiGAN.Config):
+    if not isinstance(config, HiFiGAN.Config | CodeHiFiGAN.Config | UnitVocoder.Config):
         raise SlmError(f"{path} describes a {type(config).__qualname__}, not a vocoder.")
     return config, renamed
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from slm.errors import SlmError
 from slm_vocoders.hifigan import HiFiGAN
+from slm_vocoders.vocos import Vocos
 
 
 class CodeHiFiGAN(nn.Module):
@@ -22,7 +23,9 @@ class CodeHiFiGAN(nn.Module):
 
         n_q: int = 8
         card: int = 1024
-        vocoder: HiFiGAN.Config = field(default_factory=lambda: HiFiGAN.Config(128, 16000, 256, (8, 5, 4, 2), (16, 11, 8, 4)))
+        vocoder: HiFiGAN.Config | Vocos.Config = field(
+            default_factory=lambda: HiFiGAN.Config(128, 16000, 256, (8, 5, 4, 2), (16, 11, 8, 4))
+        )
 
         def build(self) -> "CodeHiFiGAN":
             return CodeHiFiGAN(self)

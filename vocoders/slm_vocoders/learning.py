@@ -2,7 +2,8 @@
 
     B rows   N samples   T frames
 
-On mel it computes the mel itself; on codes the batch brings them, made by a codec that does not learn with it.
+On mel it computes the mel itself; on codes the batch brings them, made by a codec that does not learn with it. One on units is given their
+pitch and a recording of the voice too, as far as it is told either, and learns beside the sound how long units last.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from slm.errors import SlmError
 from slm_vocoders.codes import CodeHiFiGAN
 from slm_vocoders.hifigan import HiFiGAN
+from slm_vocoders.units import UnitVocoder
 
 
 @dataclass
@@ -28,11 +30,11 @@ class Reconstruction:
 
 
 class LearningVocoder(nn.Module):
-    """Batch: audio [B,1,N]; for a vocoder on codes also codes [B,Q,T], N = T * hop."""
+    """Batch: audio [B,1,N]; for a vocoder on codes also codes [B,Q,T], N = T * hop; on units also pitch [B,T], voice [B,1,M] or [B,V]."""
 
     @dataclass
     class Config:
-        vocoder: HiFiGAN.Config | CodeHiFiGAN.Config = field(default_factory=HiFiGAN.Config.v3)
+        vocoder: HiFiGAN.Config | CodeHiFiGAN.Config | UnitVocoder.Config = field(default_factory=HiFiGAN.Config.v3)
 
         def build(self) -> "LearningVocoder":
             return LearningVocoder(self)
@@ -41,15 +43,29 @@ class LearningVocoder(nn.Module):
         super().__init__()
         self.vocoder = config.vocoder.build()
         self.on_codes = isinstance(config.vocoder, CodeHiFiGAN.Config)
-        if not self.on_codes and config.vocoder.mel is None:
+        self.on_units = isinstance(config.vocoder, UnitVocoder.Config)
+        known = self.on_codes or self.on_units
+        if not known and config.vocoder.mel is None:
             raise SlmError("a vocoder on mel needs the mel's config, such as PRESETS['hifigan22k']")
-        self.mel = None if self.on_codes else config.vocoder.mel.build()
+        self.mel = None if known else config.vocoder.mel.build()
 
     def reconstruct(self, batch: dict) -> Reconstruction:
         audio = batch["audio"]
+        if self.on_units:
+            return Reconstruction(audio, self.said(batch).float(), self.lasted(batch["codes"]))
         fake = self.vocoder(batch["codes"] if self.on_codes else self.mel(audio)).float()
         samples = min(audio.shape[-1], fake.shape[-1])  # a rest shorter than a hop has no frame
         return Reconstruction(audio[..., :samples], fake[..., :samples], {})
+
+    def said(self, batch: dict) -> Tensor:
+        """The sound of units [B,1,N]."""
+        voice = batch["voice"] if self.vocoder.speaker is not None else None
+        if voice is not None and voice.dim() == 3:
+            voice = self.vocoder.listen(voice)
+        return self.vocoder(batch["codes"], batch["pitch"] if self.vocoder.pitch is not None else None, voice)
+
+    def lasted(self, codes: Tensor) -> dict[str, Tensor]:
+        return {} if self.vocoder.durations is None else {"duration": self.vocoder.durations.loss(list(codes[:, 0]))}
 
     @torch.no_grad()
     def write(self, out: Path) -> None:
