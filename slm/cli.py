@@ -220,7 +220,7 @@ def prepare(
 
 @app.command()
 def render(
-    texts: Annotated[Path, typer.Argument(help="A text file, a sentence a line; or: dialogues, questions and answers made of templates.")],
+    texts: Annotated[Path, typer.Argument(help="A text file, a sentence a line; or: dialogues, made of templates; or: pseudo.")],
     out: Annotated[Path, typer.Argument(help="The folder to write: audio, cuts.jsonl.gz and phones.jsonl.")],
     count: Annotated[int, typer.Option(min=1, help="How many lines, or dialogues.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Which ones.")] = 0,
@@ -230,12 +230,16 @@ def render(
     \b
       slm render sentences.txt data/flite --count 3000
       slm render dialogues data/dialogues --count 900
+      slm render pseudo data/pseudo                        (the dialogues' sentences in a language made by rule)
 
     For experiments where no speech is at hand, or where every label must be right. Needs flite: apt install flite
     """
-    from slm.data.render import render, render_dialogues
+    from slm.data.render import render, render_dialogues, render_pseudo
 
-    said = render_dialogues(out, count, seed) if str(texts) == "dialogues" else render(texts, out, count, seed)
+    if str(texts) == "pseudo":
+        said = render_pseudo(out)
+    else:
+        said = render_dialogues(out, count, seed) if str(texts) == "dialogues" else render(texts, out, count, seed)
     typer.echo(f"{out}: {said} sentences")
 
 

@@ -45,6 +45,11 @@ def test_each_row_has_the_translation_of_its_own_text_also_when_turned():
             assert TEXT.decode(text) == plain and TEXT.decode(told) == translate(plain)
 
 
+def sounding(translation: str) -> torch.Tensor:
+    """Units that tell the sentence."""
+    return TEXT.encode(translation) % 7
+
+
 class Knows:
     """A stage that says what its tag asks for, of the sentence that the units number."""
 
@@ -54,13 +59,14 @@ class Knows:
     def run(self, batch: dict, seeds: list[int], task: str) -> dict:
         given = batch.get("asked") or [torch.tensor([self.texts.index(TEXT.decode(row))]) for row in batch["asked_text"]]
         texts = [self.texts[int(row)] for row in given]
-        return {"asked_text": [TEXT.encode(text) for text in texts], "asked_pseudo": [TEXT.encode(translate(text)) for text in texts]}
+        written = {"asked_text": [TEXT.encode(text) for text in texts], "asked_pseudo": [TEXT.encode(translate(text)) for text in texts]}
+        return written | {"asked_spoken": [sounding(translate(text)) for text in texts]}
 
     def tagged(self, task: str, rows: int) -> list:
         return [torch.tensor([0])] * rows
 
     def loss(self, batch: dict) -> dict:
-        return {f"ast.{name}": torch.tensor(1.0) for name in batch if name in ("asked_text", "asked_pseudo")}
+        return {f"ast.{name}": torch.tensor(1.0) for name in batch if name in ("asked_text", "asked_pseudo", "asked_spoken")}
 
 
 def test_a_model_that_knows_all_makes_no_errors_but_with_anothers_speech_or_another_tag():
@@ -68,10 +74,15 @@ def test_a_model_that_knows_all_makes_no_errors_but_with_anothers_speech_or_anot
     talks = [
         {"asked": torch.tensor([i]), "asked_text": TEXT.encode(text), "replied_text": TEXT.encode(f"{i}")} for i, text in enumerate(texts)
     ]
-    talks = [talk | {"asked_pseudo": TEXT.encode(translate(text))} for talk, text in zip(talks, texts)]
+    talks = [
+        talk | {"asked_pseudo": TEXT.encode(translate(text)), "asked_spoken": sounding(translate(text))} for talk, text in zip(talks, texts)
+    ]
     tasks = recipe.load(ROOT / "recipes" / "speech_lm" / "audiopalm.py").TASKS
     found = {name: figure.value for name, figure in audiopalm.figures(Knows(texts, tasks), talks).items()}
-    for task in tasks:
+    for task in audiopalm.SPOKEN:
+        assert found[f"{task}: unit errors"] == 0 and found[f"{task}: the right sentence"] == 1
+        assert found[f"{task}: unit errors, another's"] > 0.02 and found[f"{task}: the right sentence, by chance"] == 1 / 4
+    for task in audiopalm.SAID:
         assert found[f"{task}: letter errors"] == 0 and found[f"{task}: right"] == 1
         assert found[f"{task}: letter errors, another's"] > 0.02 and found[f"{task}: letter errors, as if by the other tag"] > 0.5
     wrong = [audiopalm.edits(TEXT.encode(translate(a)), TEXT.encode(translate(b))) for a, b in zip(texts, texts[1:] + texts[:1])]
@@ -84,13 +95,15 @@ def test_the_translation_is_told_after_the_text_where_both_are_asked_for():
     from slm.train.run import streams
 
     stage = small.stages["lm"].build(streams(tokenizers)).eval()
-    batches = [small.data["lm"].build(tokenizers).at(step) for step in range(12)]
+    data = small.data["lm"].build(tokenizers)
+    batches = [data.at(step) for step in range(60)]
     seen = {}
     for batch in batches:
         seen[stage.names[int(batch["task"][0])]] = set(stage.loss(batch))
     assert seen == {
         "asr": {"asr.asked_text"}, "mt": {"mt.asked_pseudo"}, "ast": {"ast.asked_pseudo"},
-        "asr_ast": {"asr_ast.asked_text", "asr_ast.asked_pseudo"},
+        "asr_ast": {"asr_ast.asked_text", "asr_ast.asked_pseudo"}, "s2st": {"s2st.asked_spoken"},
+        "asr_ast_s2st": {"asr_ast_s2st.asked_text", "asr_ast_s2st.asked_pseudo", "asr_ast_s2st.asked_spoken"},
     }  # fmt: skip
     said = stage.run({"asked": [torch.tensor([1, 2, 3])]}, [0], "asr_ast")
     assert {"asked_text", "asked_pseudo"} <= set(said)

@@ -64,3 +64,18 @@ def test_what_cannot_be_rendered_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(SlmError, match="apt install flite"):
         flite.say("hello")
     assert not (tmp_path / "out").exists()
+
+
+@needs_flite
+def test_a_language_made_by_rule_is_said_sentence_by_sentence(tmp_path, monkeypatch):
+    from slm.data import dialogues, pseudo, render
+    from slm.data.talks import Talks
+    from slm_tokenizers.codec import tiny
+
+    monkeypatch.setattr(dialogues, "every", lambda: [("who likes milk", "Anna likes milk"), ("who likes tea", "Anna likes milk")])
+    assert render.render_pseudo(tmp_path / "pseudo") == 3, "a sentence that comes twice is said once"
+    torch.manual_seed(0)
+    tokenizers = {"text": None, "acoustic": tiny(1).build()}
+    said = pseudo.spoken(pseudo.Translated(Talks(cache=str(tmp_path / "codes")), str(tmp_path / "pseudo")), tokenizers)
+    assert said.keys() == {pseudo.translate(text) for text in ("who likes milk", "Anna likes milk", "who likes tea")}
+    assert all(len(units) > 5 and bool((units[1:] != units[:-1]).all()) for units in said.values())

@@ -55,6 +55,15 @@ def render_dialogues(out: Path, count: int, seed: int = 0) -> int:
     return say_all(lines, out)
 
 
+def render_pseudo(out: Path) -> int:
+    """Say every sentence of the dialogues in the language made by rule (pseudo.py), once each, in one voice."""
+    from slm.data.dialogues import every
+    from slm.data.pseudo import translate
+
+    texts = dict.fromkeys(translate(text) for pair in every() for text in pair)
+    return say_all([Line(f"{i:04d}", text, VOICES[0], 1.0) for i, text in enumerate(texts)], out)
+
+
 def voice(number: int) -> tuple[str, float]:
     """Nine voices, one after the other."""
     return VOICES[number % len(VOICES)], WARPS[number // len(VOICES) % len(WARPS)]

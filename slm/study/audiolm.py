@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from slm.data.spoken import Spoken, crop, told
+from slm.errors import SlmError
 from slm.study.figures import Figure, mean
 from slm.study.heldout import Item
 from slm.study.spoken import Bigram, counted, nats, others, unit_errors
 
 PROMPT, LONGER = 3.0, 3.0  # seconds heard, and said
+SHORTEST = 0.5
 RATE = 50  # units and frames of codes a second
 PAIRS = 300
 
@@ -84,12 +86,19 @@ def knowledge(lm: Any, units: Any, clips: list[dict[str, Tensor]], items: list[I
 
 
 def continuations(stages: dict, tokenizers: dict, clips: list, items: list[Item], seed: int, voices: int) -> dict[str, Figure]:
-    """Of recordings that last long enough: is what follows in the prompt's voice, and does it say the units that it was to say?"""
+    """Of recordings that last long enough: is what follows in the prompt's voice, and does it say the units that it was to say?
+
+    A continuation of less than SHORTEST seconds has no voice; `goes on` is the share of the others, on which the rest is measured.
+    """
     from slm.evaluate.speaker import SpeakerEncoder, similarity
 
     frames = round(PROMPT * RATE)
     chosen = [i for i, clip in enumerate(clips) if clip["acoustic"].shape[1] >= frames + RATE][:voices]
     said = go_on(stages, [clips[i] for i in chosen], seed)
+    long = [codes.shape[1] - frames >= SHORTEST * RATE for _, codes in said]
+    if not any(long):
+        raise SlmError(f"of {len(said)} prompts none was gone on from for {SHORTEST} s; the stages have learned too little")
+    chosen, said = [i for i, enough in zip(chosen, long) if enough], [one for one, enough in zip(said, long) if enough]
     codec, encoder = tokenizers["acoustic"], SpeakerEncoder()
     with torch.inference_mode():
         sounds = [codec.decode(codes[None, :, frames:])[0, 0] for _, codes in said]
@@ -98,6 +107,7 @@ def continuations(stages: dict, tokenizers: dict, clips: list, items: list[Item]
     made = [encoder.embed(sound.numpy()) for sound in sounds]
     other = others([items[i].speaker for i in chosen])
     return {
+        "goes on": mean(np.array(long, float)),
         "voice: own prompt": mean([similarity(made[j], prompts[j]) for j in range(len(chosen))]),
         "voice: another's prompt": mean([similarity(made[j], prompts[k]) for j, k in enumerate(other)]),
         "content: own units": unit_errors([(units, heard) for (units, _), heard in zip(said, again)]),
