@@ -4,6 +4,7 @@ Plain files are read by `slm.data.audio`, so that one reader and one set of erro
 augmented, behind a URL) is left to Lhotse. Lhotse takes seconds to import and is imported on use.
 """
 
+import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from slm.data.corpus import Clip
 from slm.errors import SlmError
 
 if TYPE_CHECKING:
+    import numpy as np
     from lhotse import CutSet
     from lhotse.cut import Cut
 
@@ -89,6 +91,16 @@ def audio_of(cut: "Cut", shortest: float = 0.1) -> tuple[Tensor, int]:
     channel = cut.channel if isinstance(cut.channel, int) and recording.num_channels > 1 else None
     part = {} if cut.start == 0 and cut.duration == recording.duration else {"start": cut.start, "seconds": cut.duration}
     return audio.read(recording.sources[0].source, shortest, channel, **part)
+
+
+def clip_of(cut: "Cut", rate: int) -> "np.ndarray | None":
+    """A cut -> its samples [N] at `rate` Hz, int16 to be kept; None, and a warning that says why, where it cannot be read."""
+    try:
+        samples, own = audio_of(cut)
+    except SlmError as error:
+        warnings.warn(f"Left out of training: {error}", stacklevel=3)
+        return None
+    return audio.narrow(audio.resample(samples, own, rate)[0])
 
 
 def _by_lhotse(cut: "Cut") -> tuple[Tensor, int]:

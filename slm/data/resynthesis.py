@@ -7,7 +7,6 @@ The voice comes from another recording of the speaker wherever there is one, so 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,6 @@ class Resynthesis:
         from rich.progress import track
 
         from slm.codes import fingerprint
-        from slm.data import audio
         from slm.data import cuts as cut_files
         from slm.data.cache import CodeCache, encode_corpus
         from slm.data.prosody import TRACKED, Tracker
@@ -68,14 +66,9 @@ class Resynthesis:
         clips = []
         for cut in track(cuts, f"Reading {folder}", console=Console(stderr=True), transient=True):
             codes, hertz = coded.get(cut_files.key_of(cut)), tracked.get(cut_files.key_of(cut))
-            if codes is None or hertz is None:
+            heard = None if codes is None or hertz is None else cut_files.clip_of(cut, codec.rate)
+            if heard is None:
                 continue
-            try:
-                samples, rate = cut_files.audio_of(cut)
-            except SlmError as error:
-                warnings.warn(f"Left out of training: {error}", stacklevel=2)
-                continue
-            heard = audio.narrow(audio.resample(samples, rate, codec.rate)[0])
             levels = codes["codes"][slice(*self.levels)]
             clips.append(even(Clip(heard, levels, hertz["hertz"][0] / 10, cut_files.speaker_of(cut) or cut.id), codec.hop))
         return clips

@@ -8,7 +8,6 @@ cannot be read is left out with one warning, as in crops.py.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,6 @@ class SoundCrops:
     def __init__(self, config: Sounds, codec: Any = None) -> None:
         from rich.progress import track
 
-        from slm.data import audio
         from slm.data import cuts as cut_files
 
         self.config, self.codec = config, codec
@@ -57,13 +55,8 @@ class SoundCrops:
             for cut in track(list(cut_files.load(folder)), f"Reading {folder}"):
                 if cut_files.speaker_of(cut) in config.held_out:
                     continue
-                try:
-                    samples, rate = cut_files.audio_of(cut)
-                except SlmError as error:
-                    warnings.warn(f"Left out of training: {error}", stacklevel=2)
-                    continue
-                clip = audio.narrow(audio.resample(samples, rate, config.rate)[0])
-                frames = len(clip) // config.hop
+                clip = cut_files.clip_of(cut, config.rate)
+                frames = 0 if clip is None else len(clip) // config.hop
                 if frames <= self.frames:
                     continue
                 self.clips.append((clip, np.array(frame_classes(phones.get(cut.id, ()), frames), np.int16)))
