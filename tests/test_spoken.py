@@ -205,3 +205,40 @@ def test_a_model_with_units_is_stored_with_them_and_other_units_are_refused(tmp_
     audio = torch.randn(1, 1, 6400)
     again = model.load(tmp_path).tokenizers["acoustic"].encode(audio)
     assert torch.equal(loaded.tokenizers["acoustic"].encode(audio), again)
+
+
+def test_a_continuation_that_is_too_short_has_no_voice_and_is_counted(monkeypatch):
+    """Two of three prompts are gone on from: voices and units are those of the two, and all three are counted."""
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    from slm.evaluate import speaker
+    from slm.study import audiolm
+
+    class Ear:
+        def embed(self, audio: np.ndarray) -> np.ndarray:
+            """A voice is the sign of its sound."""
+            return np.eye(2, dtype=np.float32)[int(audio.mean() > 0)]
+
+    class Codec:
+        def decode(self, codes: torch.Tensor) -> torch.Tensor:
+            return codes[:, :1].repeat_interleave(320, -1).float()
+
+    class Units:
+        def encode(self, audio: torch.Tensor) -> torch.Tensor:
+            assert audio.shape[-1] >= 25 * 320, "what is shorter would be refused"
+            return audio[:, :, ::320].long() % 3
+
+    monkeypatch.setattr(speaker, "SpeakerEncoder", Ear)
+    signs, lengths = (1, -1, 1), (60, 60, 3)
+    clips = [{"acoustic": torch.full((2, 250), sign), "units": torch.zeros(1, 250, dtype=torch.long)} for sign in signs]
+    said = [(torch.tensor([1]), torch.full((2, 150 + n), sign)) for sign, n in zip(signs, lengths)]
+    monkeypatch.setattr(audiolm, "go_on", lambda stages, clips, seed: said)
+    items = [SimpleNamespace(speaker=name) for name in "abc"]
+    found = audiolm.continuations({}, {"acoustic": Codec(), "units": Units()}, clips, items, 0, 40)
+    assert found["goes on"].value == pytest.approx(2 / 3)
+    assert found["voice: own prompt"].value == 1 and found["voice: another's prompt"].value == 0
+    said[:] = [(units, codes[:, :155]) for units, codes in said]
+    with pytest.raises(SlmError, match="none was gone on from"):
+        audiolm.continuations({}, {"acoustic": Codec(), "units": Units()}, clips, items, 0, 40)
