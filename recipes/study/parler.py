@@ -9,6 +9,8 @@ recording is described as another one sounds: then words tell nothing, and what 
 from functools import partial
 from pathlib import Path
 
+from slm.data.aligned import Aligned
+from slm.data.madeup import MadeUpUtterances
 from slm.recipe import Recipe, load
 from slm.study.parler import BINS, measure
 from slm.study.run import Claim, Study
@@ -28,6 +30,9 @@ CLAIMS = [
         Claim(f"{name} is as asked more than by chance", ("described", f"{name}: right bin"), ("described", "right bin by chance")),
     )
 ]
+CLAIMS.append(
+    Claim("codes cost less beside their description", ("described", "nats"), ("described", "nats, another's description"), lower=True)
+)
 
 
 def variant(name: str, seed: int, out: Path) -> Recipe:
@@ -47,12 +52,17 @@ def changed(r: Recipe, name: str, seed: int, out: Path) -> Recipe:
 
 
 def study() -> Study:
-    return Study("Speech as described", {name: partial(variant, name) for name in VARIANTS}, measure, CLAIMS, of="sentences")
+    told = partial(measure, data=Aligned(folders=("data/dev",)))
+    return Study("Speech as described", {name: partial(variant, name) for name in VARIANTS}, told, CLAIMS, of="sentences")
 
 
 def small() -> Study:
     return Study(
-        "Speech as described, small", {name: partial(shrunk, name) for name in VARIANTS}, partial(measure, texts=2), CLAIMS, of="sentences"
+        "Speech as described, small",
+        {name: partial(shrunk, name) for name in VARIANTS},
+        partial(measure, data=MadeUpUtterances(), texts=2),
+        CLAIMS,
+        of="sentences",
     )
 
 

@@ -2,7 +2,7 @@
 
 Each text is asked for in each third of each attribute, the others in the middle, in wordings that no training heard.
 
-    n texts   A attributes   K bins   Q levels   T frames
+    n texts or recordings   A attributes   K bins   Q levels   T frames
 """
 
 from __future__ import annotations
@@ -14,20 +14,32 @@ import numpy as np
 import torch
 
 from slm.data import attributes
+from slm.data.aligned import Aligned
 from slm.data.attributes import NAMES, Bins
-from slm.data.described import describe
+from slm.data.described import describe, heard
+from slm.data.madeup import MadeUpUtterances
 from slm.data.replacing import write_json
 from slm.errors import SlmError
 from slm.study.figures import Figure, mean
-from slm.study.heldout import Item
+from slm.study.heldout import Item, following
+from slm.study.spoken import nats
 
 BINS = "attributes.json"  # in the folder of a run
 ROWS = 24  # said at a time
 MIDDLE = 1
 
 
-def measure(folder: Path, items: list[Item], seed: int, texts: int = 24, words: tuple[int, int] = (4, 9)) -> dict[str, Figure]:
-    """A run with the stage lm -> its figures on the first `texts` texts of so many words; FOLDER/described.json tells of everything said.
+def measure(
+    folder: Path,
+    items: list[Item],
+    seed: int,
+    data: Aligned | MadeUpUtterances,
+    texts: int = 24,
+    words: tuple[int, int] = (4, 9),
+) -> dict[str, Figure]:
+    """A run with the stage lm -> its figures on the first `texts` texts of so many words, and on the items that `data` holds.
+
+    FOLDER/described.json tells of everything said.
 
     `in order` of an attribute: of two requests for a text that differ in it alone, is what was asked to be more of it measured to be
     more? 1 always, -1 never, 0 by chance: Kendall's rank correlation within a text. `right bin`: the share of what lies in the third
@@ -38,7 +50,23 @@ def measure(folder: Path, items: list[Item], seed: int, texts: int = 24, words: 
     model, bins = load(folder), attributes.read(folder / BINS)
     said = say(model, chosen(items, texts, words), bins.count, seed)
     write_json(folder / "described.json", said)
-    return figures(said, bins)
+    return figures(said, bins) | likelihoods(model, data, bins, {item.id for item in items})
+
+
+def likelihoods(model: Any, data: Aligned | MadeUpUtterances, bins: Bins, ids: set[str]) -> dict[str, Figure]:
+    """Nats a code of the recordings `ids` of `data`, beside a description of all their attributes and beside that of another's."""
+    stage, codec, letters = model.stages["lm"], model.tokenizers["acoustic"], model.tokenizers["description"]
+    levels = stage.parts[-1].levels[1]
+    rows = [u for u in data.build(model.tokenizers).batches.items if u.id in ids or isinstance(data, MadeUpUtterances)]
+    if not rows:
+        raise SlmError("none of the held-out recordings is aligned; run slm align")
+    sounds = [dict(zip(NAMES, row)) for row in bins.of(heard(rows, codec, levels, None)).tolist()]
+    draw = np.random.default_rng(0)
+    words = [letters.encode(describe(sound, None, draw, held_out=True)) for sound in sounds]
+    other = [following(len(rows), i, lambda j, own=own: sounds[j] != own) for i, own in enumerate(sounds)]
+    own = [{"text": u.text, "acoustic": u.codes[:levels], "description": told} for u, told in zip(rows, words)]
+    mixed = [row | {"description": words[j]} for row, j in zip(own, other)]
+    return {"nats": nats(stage, own, "acoustic"), "nats, another's description": nats(stage, mixed, "acoustic")}
 
 
 def chosen(items: list[Item], texts: int, words: tuple[int, int]) -> list[str]:
