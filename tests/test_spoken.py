@@ -18,7 +18,7 @@ from slm.evaluate import spoken_lm
 from slm.stage.lm import Stream
 from slm.stage.tasks import Tasks
 from slm.stream.part import Part, merge
-from slm.study.spoken import Bigram, edits, told
+from slm.study.spoken import Bigram, counted, edits, told
 
 ROOT = Path(__file__).parent.parent
 RATES = {"units": 50.0, "acoustic": 25.0}
@@ -171,6 +171,15 @@ def test_counted_pairs_are_a_distribution_and_find_what_always_follows():
     assert after[1] < 0.2 and min(after[0], after[2]) > 2
     total = sum(np.exp(-Bigram([torch.arange(3)], 3, 1).nats(torch.tensor([1, c]))[0]) for c in range(3))
     assert total == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_floor_of_counted_pairs_is_never_worse_than_counting_ids_alone():
+    """Pairs of random ids tell nothing, and few of them would mislead."""
+    draw = torch.Generator().manual_seed(0)
+    rows = [torch.randint(64, (50,), generator=draw) for _ in range(40)]
+    bigram = Bigram(rows[:20], 64, 1)
+    misled = sum(bigram.nats(row)[0] for row in rows[20:]) / (20 * 49)
+    assert misled > np.log(64) + 0.3 and counted(bigram, rows[20:]).value < np.log(64) + 0.05
 
 
 def test_edits_are_counted():
