@@ -61,7 +61,7 @@ def nats(lm: LM, rows: list[dict[str, Tensor]], name: str) -> Figure:
 
 
 def counted(bigram: Bigram, rows: list[Tensor]) -> Figure:
-    """Nats an id of the counted pairs, a row an item, with the one of LEANS under which these rows cost least, so that the floor is high."""
+    """Nats an id of the counted pairs, a row an item, with the one of LEANS under which these rows cost least: a high floor."""
     found = []
     for lean in LEANS:
         bigram.lean = lean
