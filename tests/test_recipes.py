@@ -22,6 +22,7 @@ from slm.train.run import train_recipe
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.py") if path.parent.name != "study")
 SYSTEMS = [path for path in RECIPES if {"semantic", "acoustic"} <= set(recipe.load(path).small().stages)]
+LANGUAGE = [path for path in RECIPES if path.parent.name in ("speech_lm", "zero_shot") and path.stem != "merges"]  # merges are counted
 ENCODERS = [path for path in RECIPES if path.parent.name == "represent"]
 SOUNDS = [path for path in RECIPES if path.parent.name in ("codec", "vocoder")]
 
@@ -133,6 +134,26 @@ def test_a_killed_run_resumes_to_the_last_bit(tmp_path):
     assert len(losses_of(tmp_path / "whole")) == 12
     assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "killed")
     assert (tmp_path / "whole/semantic.safetensors").read_bytes() == (tmp_path / "killed/semantic.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("path", LANGUAGE, ids=lambda p: p.stem)
+def test_every_stage_of_a_small_recipe_trains_loads_and_goes_on_from_its_checkpoint(path, tmp_path):
+    """Without its last checkpoint a run goes on from the one before, to the same loss and the same weights, bit for bit."""
+    import shutil
+
+    small, losses = recipe.load(path).small(), {}
+    for stage in small.stages:
+        losses[stage] = train_recipe(path, stage, tmp_path, small=True, quiet=True)
+        assert len(losses[stage]) == 3 and all(map(math.isfinite, losses[stage][-1].values()))
+    loaded = model.load(tmp_path)
+    assert set(loaded.stages) == set(small.stages)
+    for stage in small.stages:
+        written = (tmp_path / f"{stage}.safetensors").read_bytes()
+        shutil.rmtree(tmp_path / stage / "checkpoints" / "step-3")
+        assert (tmp_path / stage / "checkpoints" / "step-2").exists()
+        (again,) = train_recipe(path, stage, tmp_path, small=True, quiet=True, resume=True)
+        assert {**again, "seconds": 0} == {**losses[stage][-1], "seconds": 0}
+        assert (tmp_path / f"{stage}.safetensors").read_bytes() == written
 
 
 def test_a_second_run_does_not_overwrite_the_first(tmp_path):
