@@ -339,16 +339,3 @@ def test_a_small_study_is_measured_and_every_claim_has_its_figures(name, tmp_pat
     assert len(figures["rate: in order"].parts) == 1 and (tmp_path / "described.json").exists()
     with pytest.raises(SlmError, match="has 4 to 9 words"):
         study.measure(tmp_path, items[1:], 0)
-
-
-def test_what_all_steps_of_a_description_share_is_not_told_and_padding_does_not_count():
-    from slm.condition.description import told_apart
-
-    memory, lengths = torch.randn(3, 9, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([9, 5, 0])
-    made = told_apart(memory, lengths)
-    for row, n in zip(made[:2], (9, 5)):
-        assert torch.allclose(row[:n].mean(0), torch.zeros(4), atol=1e-6)
-        assert torch.allclose(row[:n].square().mean(0), torch.ones(4), atol=1e-3) and not row[n:].any()
-    assert not made[2].any()
-    assert torch.allclose(told_apart(memory + 7 * torch.randn(1, 1, 4), lengths), made, atol=1e-4)
-    assert torch.allclose(told_apart(memory[1:2, :5], lengths[1:2])[0], made[1, :5], atol=1e-6)

@@ -57,17 +57,4 @@ class Description(nn.Module):
         ids = lengths.new_zeros(len(rows), max(1, *map(len, rows)))  # there is a step to look at even where nothing is told
         for target, row in zip(ids, rows):
             target[: len(row)] = row
-        return Told(told_apart(self.reader(self.embed(ids), lengths=lengths)[0], lengths), lengths)
-
-
-def told_apart(memory: Tensor, lengths: Tensor, eps: float = 1e-5) -> Tensor:
-    """memory [B,M,D] with mean 0 and deviation 1 over the real steps of each row, in every channel.
-
-    What all steps share is of no use to those who look at them, and cheap for a reader to make more of while a language model learns
-    how common its ids are: without this, a description becomes the same vector forty times, whatever it says.
-    """
-    real = (torch.arange(memory.shape[1], device=memory.device) < lengths[:, None])[..., None]
-    count = lengths.clamp(min=1)[:, None, None]
-    x = memory.float()
-    x = (x - (x * real).sum(1, keepdim=True) / count) * real
-    return x * (x.square().sum(1, keepdim=True) / count + eps).rsqrt()
+        return Told(self.reader(self.embed(ids), lengths=lengths)[0], lengths)  # [B,M,D]
