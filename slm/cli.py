@@ -238,8 +238,10 @@ def render(
 
     if str(texts) == "pseudo":
         said = render_pseudo(out)
+    elif str(texts) == "dialogues":
+        said = render_dialogues(out, count, seed)
     else:
-        said = render_dialogues(out, count, seed) if str(texts) == "dialogues" else render(texts, out, count, seed)
+        said = render(texts, out, count, seed)
     typer.echo(f"{out}: {said} sentences")
 
 

@@ -28,10 +28,13 @@ from slm.model import Model
 from slm.prompt import Prompt, clip, heard_at, loud_part
 from slm.stage.interleaved import Interleaved
 from slm.stage.lm import LM
+from slm.stage.tasks import Tasks
 
 LEAD, TAIL = 8, 14  # frames of silence kept at a piece's ends
 LONGEST = 12.0  # seconds of a voice that a model goes on from
 READINGS = 8  # of a text, of which the best is kept
+
+HEARS_NONE = "this model hears no voice: tell it with --description how to sound, such as 'slowly, in a low voice'"
 
 Said = tuple[Tensor, str]
 
@@ -54,9 +57,8 @@ def way(model: Model) -> Way:
             return kind(model)
         if there and there < set(stages):
             raise SlmError(f"{model.folder} cannot speak yet: its {' and '.join(sorted(set(stages) - there))} stage is not trained")
-    for stage in model.stages.values():
-        if hasattr(stage, "names") and "say" in stage.names:
-            return Asked(model)
+    if any(isinstance(stage, Tasks) and "say" in stage.names for stage in model.stages.values()):
+        return Asked(model)
     lm = model.stages.get("lm")
     if isinstance(lm, Interleaved):
         return Alone(model)
@@ -81,8 +83,7 @@ class Guided:
         return Prompt(clip(self.codec, audio, rate, name), text=text)
 
     def say(self, text: str, prompt: Prompt, seed: int) -> Said:
-        latents = self.codec.codebooks.decode(prompt.codes[None])[0].T  # [P,E]
-        batch = self.semantic.run({"text": [self.text.encode(text)], "prompt": [latents]}, [seed])
+        batch = self.semantic.run({"text": [self.text.encode(text)], "prompt": [latents(self.codec, prompt)]}, [seed])
         reason = batch["stop"][0]
         batch |= {"given": batch["semantic"], "prompt_codes": [prompt.codes]}
         if "semantic_chances" in batch:
@@ -143,7 +144,7 @@ class Best:
     def say(self, text: str, prompt: Prompt, seed: int) -> Said:
         from slm.stage.best import best
 
-        batch = {"text": [self.text.encode(text)], "prompt": [self.codec.codebooks.decode(prompt.codes[None])[0].T]}
+        batch = {"text": [self.text.encode(text)], "prompt": [latents(self.codec, prompt)]}
         done = best(self.ar, self.ranker, batch, [seed], READINGS)
         return sound(self.codec, done[self.ranker.config.codes][0]), done["stop"][0]
 
@@ -182,15 +183,13 @@ class Alone:
 
     def __init__(self, model: Model) -> None:
         self.codec, self.text, self.lm = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.stages["lm"]
-        drawn = self.lm.config.sampling
-        self.settings = {"sampling": sampling(self.lm) if isinstance(drawn, dict) else asdict(drawn)}
+        self.settings = {"sampling": sampling(self.lm)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
         return Prompt(clip(self.codec, audio, rate, name), text=text)
 
     def say(self, text: str, prompt: Prompt, seed: int) -> Said:
-        latents = self.codec.codebooks.decode(prompt.codes[None])[0].T  # [P,E]
-        done = self.lm.run({"text": [self.text.encode(text)], "prompt": [latents]}, [seed])
+        done = self.lm.run({"text": [self.text.encode(text)], "prompt": [latents(self.codec, prompt)]}, [seed])
         return sound(self.codec, done["acoustic"][0]), done["stop"][0]
 
 
@@ -201,16 +200,16 @@ class Told:
 
     def __init__(self, model: Model) -> None:
         self.codec, self.text, self.lm = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.stages["lm"]
-        self.letters = model.tokenizers[self.lm.config.description.text]
         self.name = self.lm.config.description.text
+        self.letters = model.tokenizers[self.name]
         self.settings = {"sampling": sampling(self.lm)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
-        raise SlmError("this model hears no voice: tell it with --description how to sound, such as 'slowly, in a low voice'")
+        raise SlmError(HEARS_NONE)
 
     def say(self, text: str, prompt: Prompt, seed: int) -> Said:
         if not prompt.description.strip():
-            self.hear(torch.zeros(1, 0), 1, "", "")
+            raise SlmError(HEARS_NONE)
         done = self.lm.run({"text": [self.text.encode(text)], self.name: [self.letters.encode(prompt.description)]}, [seed])
         return sound(self.codec, done["acoustic"][0]), done["stop"][0]
 
@@ -222,7 +221,7 @@ class Asked:
 
     def __init__(self, model: Model) -> None:
         self.codec, self.text = model.tokenizers[model.recipe.speaks], model.tokenizers["text"]
-        self.tasks = next(stage for stage in model.stages.values() if "say" in getattr(stage, "names", ()))
+        self.tasks = next(stage for stage in model.stages.values() if isinstance(stage, Tasks) and "say" in stage.names)
         self.settings = {"sampling": sampling(self.tasks.lm)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
@@ -234,9 +233,15 @@ class Asked:
         return sound(self.codec, done[said.name][0]), done["stop"][0]
 
 
-def sampling(lm: Any) -> dict[str, dict]:
-    """How a language model draws, by part."""
-    return {name: asdict(drawn) for name, drawn in lm.config.sampling.items()}
+def sampling(lm: LM | Interleaved) -> dict[str, Any]:
+    """How a language model draws: by part, or all alike."""
+    drawn = lm.config.sampling
+    return {name: asdict(each) for name, each in drawn.items()} if isinstance(drawn, dict) else asdict(drawn)
+
+
+def latents(codec: Any, prompt: Prompt) -> Tensor:
+    """The voice as a stage hears it [P,E]."""
+    return codec.codebooks.decode(prompt.codes[None])[0].T
 
 
 def sound(codec: Any, codes: Tensor) -> Tensor:

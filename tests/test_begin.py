@@ -79,6 +79,7 @@ def test_tasks_begin_too_and_both_learn_from_there(llama):
     loss = stage.loss(batch)["say.units"]
     loss.backward()
     assert loss.isfinite() and stage.lm.backbone.norm.weight.grad.abs().sum() > 0
+    assert Pretrained(text).card == 40, "the model has more ids than its tokenizer, and a stage must have as many"
     assert Pretrained(text).decode(Pretrained(text).encode("w3 w0 w11")) == "w3 w0 w11"
 
 

@@ -11,14 +11,13 @@ of speech.
 from functools import partial
 from pathlib import Path
 
-from slm.data.mixture import Mixture
 from slm.recipe import Recipe, load
 from slm.study.run import Claim, Study
-from slm.study.talks import measure
 from slm.train.loop import Train
 
 speech_lm = Path(__file__).parents[1] / "speech_lm"
-omni, textlm = load(speech_lm / "omni.py"), load(speech_lm / "textlm.py")
+textlm = load(speech_lm / "textlm.py")
+omni = load(Path(__file__).with_name("omni.py"), ("study", "small"))
 
 VARIANTS = ("has read", "has not")
 FIGURES = {"hear: letter errors": True, "hear: nats": True, "say: nats": True, "reply: right one of four": False}
@@ -31,36 +30,29 @@ CLAIMS = [
 
 
 def variant(name: str, seed: int, out: Path) -> Recipe:
-    r = joined(name, seed, out, omni.recipe(), textlm.recipe())
-    r.train["omni"] = Train(steps=800, lr=1e-3, warmup=50, ema=0.99, seed=seed, start=r.train["omni"].start)
+    r = joined(name, out, omni.variant("Transformer", seed, out), textlm.recipe())
     if "text" in r.train:
         r.train["text"] = Train(steps=1000, lr=1.5e-3, warmup=100, ema=0.99, seed=seed)
     return r
 
 
-def joined(name: str, seed: int, out: Path, r: Recipe, reading: Recipe) -> Recipe:
+def joined(name: str, out: Path, r: Recipe, reading: Recipe) -> Recipe:
     """The recipe behind that of a text model, if it is to have read."""
-    mixture: Mixture = r.data["omni"]
-    mixture.seed = seed
     if name == "has read":
         r.stages, r.data, r.train = reading.stages | r.stages, reading.data | r.data, reading.train | r.train
         r.train["omni"].start = str(out)
     return r
 
 
-def heard(folder: Path, items: list, seed: int) -> dict:
-    return measure(folder, seed, omni.recipe().data["omni"].of["reply"])
-
-
 def study() -> Study:
     variants = {name: partial(variant, name) for name in VARIANTS}
-    return Study("Reading before hearing", variants, heard, CLAIMS, of="dialogues in held-out voices")
+    return Study("Reading before hearing", variants, omni.heard, CLAIMS, of="dialogues in held-out voices")
 
 
 def small() -> Study:
     variants = {name: partial(shrunk, name) for name in VARIANTS}
-    return Study("Reading before hearing, small", variants, heard, CLAIMS, of="dialogues in held-out voices")
+    return Study("Reading before hearing, small", variants, omni.heard, CLAIMS, of="dialogues in held-out voices")
 
 
 def shrunk(name: str, seed: int, out: Path) -> Recipe:
-    return joined(name, seed, out, omni.small(), textlm.small())
+    return joined(name, out, omni.shrunk("Transformer", seed, out), textlm.small())

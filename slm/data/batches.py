@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from slm.data.batch import Batch, collate
 from slm.data.draw import permutation
 from slm.errors import SlmError
 
@@ -108,3 +109,9 @@ def _buckets(costs: np.ndarray, budget: float, rows: int) -> list[Bucket]:
         buckets.append(Bucket(order[start : start + count], size))
         start += count
     return buckets
+
+
+def drawn(batches: Batches[T], row: Callable[[T, np.random.Generator], dict], seed: int, step: int, rank: int = 0, world: int = 1) -> Batch:
+    """The batch of a step: a row of each of its items, made with random numbers that depend on (seed, step, rank) alone."""
+    draw = np.random.default_rng([seed, step * world + rank])
+    return collate([row(item, draw) for item in batches.at(step, rank, world)])

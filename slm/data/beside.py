@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from slm.data.aligned import Aligned, read_phones
-from slm.data.batch import collate
+from slm.data.batches import drawn
 from slm.data.continued import Continuations, Continued, Row
 from slm.data.prosody import tokenizer
 from slm.data.texts import encoded, made_up
@@ -79,8 +79,7 @@ class BesideRows:
         return len(self.spoken)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> dict[str, list[Tensor]]:
-        draw = np.random.default_rng([self.spoken.seed, step * world + rank])
-        return collate([self.row(item, draw) for item in self.batches.at(step, rank, world)])
+        return drawn(self.batches, self.row, self.spoken.seed, step, rank, world)
 
     def row(self, item: Utterance, draw: np.random.Generator) -> Row:
         row = self.spoken.row(item, draw)

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from slm.data.aligned import Aligned
-from slm.data.batch import collate
-from slm.data.batches import Batches
+from slm.data.batches import Batches, drawn
 from slm.data.madeup import MadeUpUtterances
 from slm.data.prosody import MadeUpMelody, Melody, tokenizer
 from slm.data.utterances import Utterance
@@ -62,8 +61,7 @@ class Continuations:
         return len(self.batches)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> dict:
-        draw = np.random.default_rng([self.seed, step * world + rank])
-        return collate([self.row(item, draw) for item in self.batches.at(step, rank, world)])
+        return drawn(self.batches, self.row, self.seed, step, rank, world)
 
     def row(self, item: Utterance, draw: np.random.Generator) -> Row:
         others = [other for other in self.others[item.speaker] if other is not item]

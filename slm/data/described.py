@@ -20,8 +20,7 @@ from torch import Tensor
 from slm.data import attributes
 from slm.data.aligned import Aligned
 from slm.data.attributes import NAMES
-from slm.data.batch import collate
-from slm.data.batches import Batches
+from slm.data.batches import Batches, drawn
 from slm.data.continued import starts, within
 from slm.data.draw import permutation
 from slm.data.madeup import MadeUpUtterances
@@ -111,8 +110,7 @@ class Descriptions:
         return len(self.batches)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> dict:
-        draw = np.random.default_rng([self.seed, step * world + rank])
-        return collate([self.row(item, draw) for item in self.batches.at(step, rank, world)])
+        return drawn(self.batches, self.row, self.seed, step, rank, world)
 
     def row(self, item: Utterance, draw: np.random.Generator) -> dict[str, Tensor]:
         row = {"text": item.text, "duration": item.duration, "acoustic": item.codes}

@@ -15,8 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from slm.data.aligned import Aligned
-from slm.data.batch import collate
-from slm.data.batches import Batches
+from slm.data.batches import Batches, drawn
 from slm.data.madeup import MadeUpUtterances, utterance
 from slm.data.utterances import Utterance, Utterances
 from slm.errors import SlmError
@@ -72,8 +71,7 @@ class TextRows:
         return len(self.batches)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> dict[str, list[Tensor]]:
-        draw = np.random.default_rng([self.config.of.seed, step * world + rank])
-        return collate([self.row(item, draw) for item in self.batches.at(step, rank, world)])
+        return drawn(self.batches, self.row, self.config.of.seed, step, rank, world)
 
     def row(self, item: Utterance, draw: np.random.Generator) -> dict[str, Tensor]:
         """The prompt is a piece of another utterance of the speaker; one with a single utterance lends a piece of it."""

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from slm.data.batch import collate
-from slm.data.batches import Batches
+from slm.data.batches import Batches, drawn
 
 
 @dataclass
@@ -46,8 +45,9 @@ class Utterances:
     embed [Q,C,E]: the codec's vectors, which make the prompt's latents.
     """
 
-    def __init__(self, items: list[Utterance], embed: Tensor, frames: int, seed: int = 0, prompt: tuple[int, int] = (100, 200),
-                 longest: int = 450) -> None:
+    def __init__(
+        self, items: list[Utterance], embed: Tensor, frames: int, seed: int = 0, prompt: tuple[int, int] = (100, 200), longest: int = 450
+    ) -> None:
         self.embed, self.seed, self.prompt, self.longest = embed, seed, prompt, longest
         self.batches = Batches(items, lambda u: min(longest, u.codes.shape[1]) + prompt[1], frames, seed)
         self.others: dict[str, list[Utterance]] = defaultdict(list)
@@ -58,8 +58,7 @@ class Utterances:
         return len(self.batches)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> dict:
-        draw = np.random.default_rng([self.seed, step * world + rank])
-        return collate([self.row(item, draw) for item in self.batches.at(step, rank, world)])
+        return drawn(self.batches, self.row, self.seed, step, rank, world)
 
     def row(self, item: Utterance, draw: np.random.Generator) -> dict[str, Tensor]:
         others = [o for o in self.others[item.speaker] if o is not item]
@@ -72,8 +71,12 @@ class Utterances:
             prompt = self.piece(codes, draw)
         text, duration, codes = self._cut(text, duration, codes, draw)
         return {
-            "text": text, "duration": duration, "semantic": codes[:1], "acoustic": codes,
-            "prompt_codes": prompt, "prompt": self.latents(prompt),
+            "text": text,
+            "duration": duration,
+            "semantic": codes[:1],
+            "acoustic": codes,
+            "prompt_codes": prompt,
+            "prompt": self.latents(prompt),
         }
 
     def latents(self, codes: Tensor) -> Tensor:

@@ -21,9 +21,10 @@ from slm.stream.vocabulary import Vocabulary
 
 @dataclass
 class Known:
-    """What a text model knows: its layers, and for each id what it is heard as [V,D], what it is scored by [V,D] and a bias [V]."""
+    """What a text model knows: layers, a tokenizer's config, and for each id what it is heard and scored by [V,D] and a bias [V]."""
 
     backbone: nn.Module
+    tokenizer: Any
     vocabulary: Vocabulary
     embed: Tensor
     head: Tensor
@@ -74,29 +75,32 @@ def _theirs(folder: Path, text: str) -> Known:
     table, markers = model.tables[0], vocabulary.range(text)[0]
     rows = [table.embed.weight, table.embed.weight if table.head is None else table.head.weight]
     embed, head = (torch.cat([known.mean(0, keepdim=True).expand(markers, -1), known]) for known in rows)  # a marker is their mean
-    return Known(model.backbone, vocabulary, embed, head, torch.zeros(vocabulary.size))
+    return Known(model.backbone, _tokenizer(folder, model.card), vocabulary, embed, head, torch.zeros(vocabulary.size))
+
+
+def _tokenizer(folder: Path, card: int) -> Any:
+    """What lies beside a model of transformers, which may have more ids than it; bytes if nothing does."""
+    from slm_tokenizers.text.bytes import Bytes
+    from slm_tokenizers.text.pretrained import Pretrained
+
+    return Pretrained.Config.read(folder, card) if (folder / "tokenizer.json").is_file() else Bytes.Config()
 
 
 def _ours(folder: Path, text: str) -> Known:
     from slm.model import load
 
-    for stage in load(folder).stages.values():
+    model = load(folder)
+    for stage in model.stages.values():
         lm = getattr(stage, "lm", stage)
         if text in getattr(getattr(lm, "vocabulary", None), "sizes", ()):
-            return Known(lm.backbone, lm.vocabulary, lm.embed.weight, lm.head.weight, lm.head.bias)
+            return Known(lm.backbone, model.tokenizers[text].config, lm.vocabulary, lm.embed.weight, lm.head.weight, lm.head.bias)
     raise SlmError(f"{folder} is a run without a language model of {text}")
 
 
 def form(folder: str | Path) -> tuple[Any, Any] | None:
-    """The backbone's config of the model in `folder` and, of one of transformers, the text tokenizer's; None if there is no such folder."""
+    """The configs of the backbone and of the text tokenizer of the model in `folder`; None if there is no such folder."""
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         return None
     known = read(folder)
-    if (folder / "tokenizer.json").is_file():
-        from slm_tokenizers.text.pretrained import Pretrained
-
-        return known.backbone.config, Pretrained.Config.read(folder)
-    from slm_tokenizers.text.bytes import Bytes
-
-    return known.backbone.config, Bytes.Config()
+    return known.backbone.config, known.tokenizer

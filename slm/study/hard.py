@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slm import ways
 from slm.data.continued import Continued, Row, within
 from slm.data.replacing import write_json
 from slm.errors import SlmError
@@ -93,7 +94,5 @@ def say(stage: Any, text: Any, prompts: list[Row], sentences: tuple[str, ...], s
 
 def sound(codec: Any, codes: Tensor) -> np.ndarray:
     """codes [1,T] of the first level -> audio [N]; none for none"""
-    if not codes.shape[1]:
-        return np.zeros(0, np.float32)
     with torch.inference_mode():
-        return codec.decode(codes[None])[0, 0].numpy()
+        return ways.sound(codec, codes).numpy()
