@@ -90,6 +90,7 @@ def speak(
       slm speak "Hello there." --voice prompt.wav --seed 1 -o hello.wav
       slm speak - --json < chapter.txt
       slm speak "A long text." --stream | aplay -f S16_LE -r 16000     (the rate is told on stderr)
+      some-language-model | slm speak - --stream | aplay -f S16_LE -r 16000     (speaks while the text is being written)
       slm speak "Hello there." --model runs/valle --voice prompt.wav --voice-text "What the prompt says."
       slm speak "Hello there." --model runs/parler --description "slowly, in a low voice"
     """
@@ -101,11 +102,11 @@ def speak(
         raise SlmError("--stream and --json both want standard output; give one of them")
     if not stream:
         check_output(output, tuple(FORMATS))
-    if text == "-":
-        text = _stdin()
     speaker = load(model)
     if stream:
-        return _play(speaker.stream(text, voice, voice_text, seed, description))
+        return _play(speaker.stream(_written() if text == "-" else text, voice, voice_text, seed, description))
+    if text == "-":
+        text = "".join(_written())
     speech = speaker.speak(text, voice, voice_text, seed, description)
     speech.save(output)
     facts = {"path": str(output), "seconds": round(speech.seconds, 3), "rate": speech.rate, "stop_reason": speech.stop_reason}
@@ -116,9 +117,15 @@ def speak(
         typer.echo(f"{output}: {speech.seconds:.2f} s, {speech.rate} Hz, ended by {speech.stop_reason}, real-time factor {speech.rtf:.2f}")
 
 
-def _stdin() -> str:
+def _written() -> Iterator[str]:
+    """Standard input as it is written, bit by bit. SlmError if it is not UTF-8."""
+    import codecs
+
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        return sys.stdin.buffer.read().decode()
+        while data := sys.stdin.buffer.read1(65536):
+            yield decoder.decode(data)
+        yield decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         raise SlmError(f"the text on standard input is not UTF-8 ({error})") from error
 
@@ -251,7 +258,7 @@ def align(
     spikes: Annotated[Optional[list[Path]], typer.Option(help="JSON lines with path and spikes, to start from.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same alignment.")] = 0,
 ) -> None:
-    """Find out when each phone of a prepared corpus is said.
+    """Find out when each phone of a prepared corpus is said. What was learned is kept beside the first folder, as aligner/.
 
     \b
       slm align data/lj data/libri

@@ -11,20 +11,25 @@ N samples
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from slm.data import audio as audio_files
 from slm.errors import SlmError
+from slm.flow import SENTENCE, InTurns
 from slm.model import Model
 from slm.model import load as load_folder
 from slm.prompt import Prompt, heard_at
 from slm.ways import way
+
+if TYPE_CHECKING:
+    from slm_tokenizers.text.split import Word
 
 BUNDLED = {"default": Path(__file__).parent / "models" / "default"}
 LONGEST = 100_000  # characters of one request
@@ -84,17 +89,28 @@ class Speaker:
         worst = next((piece.stop_reason for piece in said if piece.stop_reason != "end"), "end")
         return Speech(audio, self.rate, worst, seed, (time.perf_counter() - began) / (len(audio) / self.rate))
 
-    def stream(self, text: str, voice: Any = None, voice_text: str | None = None, seed: int = 0, description: str = "") -> Iterator[Speech]:
-        """The same samples as `speak`, piece by piece (a sentence or a clause), each as soon as it is made."""
-        from slm_tokenizers.text.split import pieces
+    def stream(
+        self, text: str | Iterable[str], voice: Any = None, voice_text: str | None = None, seed: int = 0, description: str = ""
+    ) -> Iterator[Speech]:
+        """The same samples as `speak`, piece by piece (a sentence or a clause), each as soon as it is made.
 
-        if len(text) > LONGEST:
-            raise SlmError(f"the text has {len(text)} characters; at most {LONGEST} are spoken in one request")
-        parts = pieces(text, PIECE)
-        if not parts:
-            raise SlmError(f"the text holds nothing to speak: {text[:40]!r}; give at least one English word or number")
+        The text may come bit by bit, as a language model writes it, and is spoken as soon as a piece of it is complete; a model of text
+        and speech in turns (slm/stage/interleaved.py) speaks while a sentence is still being written. The samples are the same.
+        """
+        from slm_tokenizers.text.split import coming, words
+
+        bits = _bounded([text] if isinstance(text, str) else text)
+        whole = isinstance(self.way, InTurns)
+        parts = words(bits, SENTENCE) if whole else coming(bits, PIECE)
+        first = next(parts, None)
+        if first is None:
+            told = text[:40] if isinstance(text, str) else ""
+            raise SlmError(f"the text holds nothing to speak: {told!r}; give at least one English word or number")
         prompt = self.voice(voice, voice_text, description)
-        for i, part in enumerate(parts):
+        if whole:
+            yield from self._flow(chain([first], parts), prompt, seed)
+            return
+        for i, part in enumerate(chain([first], parts)):
             yield self._piece(part, prompt, seed, i)
 
     def voice(self, source: Any = None, text: str | None = None, description: str = "") -> Prompt:
@@ -129,6 +145,15 @@ class Speaker:
             raise SlmError(f"the model ended before it said anything of {text[:40]!r}, twice; another --seed may help, or more training")
         return Speech(audio, self.rate, reason, seed, (time.perf_counter() - began) / (len(audio) / self.rate))
 
+    def _flow(self, words: Iterator[Word], prompt: Prompt, seed: int) -> Iterator[Speech]:
+        """A stretch at a time; "end" of one that goes on. SlmError if nothing was said at all."""
+        began, said = time.perf_counter(), 0
+        for audio, reason in self.way.flow(words, prompt, seed):
+            said += len(audio)
+            yield Speech(audio, self.rate, reason or "end", seed, (time.perf_counter() - began) / max(1, said) * self.rate)
+        if not said:
+            raise SlmError("the model ended before it said anything; another --seed may help, or more training")
+
     @torch.inference_mode()
     def _try(self, text: str, prompt: Prompt, seed: int) -> tuple[Tensor, str]:
         audio, reason = self.way.say(text, prompt, seed)
@@ -138,6 +163,16 @@ class Speaker:
         if not audio.isfinite().all() or audio.square().mean().sqrt() < 1e-3:
             return audio.nan_to_num(), "silence"
         return audio, reason
+
+
+def _bounded(bits: Iterable[str]) -> Iterator[str]:
+    """The same bits. SlmError when they have become too many."""
+    length = 0
+    for bit in bits:
+        length += len(bit)
+        if length > LONGEST:
+            raise SlmError(f"the text has {length} characters; at most {LONGEST} are spoken in one request")
+        yield bit
 
 
 def fade(audio: Tensor, rate: int, seconds: float = 0.005) -> Tensor:

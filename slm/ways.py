@@ -4,10 +4,11 @@
 
     way      stages              hears of a voice             systems
     Guided   semantic, acoustic  three seconds                the default voice
-    GoesOn   ar, nar             a recording, and its text    VALL-E, HAM-TTS
+    GoesOn   ar, nar             a recording, and its text    VALL-E, RALL-E, HAM-TTS
     Best     ar, rerank          three seconds                Tortoise
     Units    units, codes        three seconds                Make-A-Voice
-    Alone    lm                  three seconds                UniAudio, MusicGen, text and speech in turns
+    Alone    lm                  three seconds                UniAudio, MusicGen
+    InTurns  lm                  three seconds                text and speech in turns (slm/flow.py)
     Told     lm                  a description in words       Parler-TTS
     Asked    any, of tasks       nothing                      the model that hears and speaks
 
@@ -24,8 +25,9 @@ import torch
 from torch import Tensor
 
 from slm.errors import SlmError
-from slm.model import Model
-from slm.prompt import Prompt, clip, heard_at, loud_part
+from slm.flow import InTurns
+from slm.model import ALIGNER, Model
+from slm.prompt import Prompt, aligned, clip, heard_at, loud_part
 from slm.stage.interleaved import Interleaved
 from slm.stage.lm import LM
 from slm.stage.tasks import Tasks
@@ -61,7 +63,7 @@ def way(model: Model) -> Way:
         return Asked(model)
     lm = model.stages.get("lm")
     if isinstance(lm, Interleaved):
-        return Alone(model)
+        return InTurns(model)
     if isinstance(lm, LM) and [part.name for part in lm.parts] == ["text", "acoustic"]:
         return (Told if lm.description else Alone)(model)
     raise SlmError(f"{model.folder} does not speak a text: its stages are {', '.join(sorted(there)) or 'none'}")
@@ -99,15 +101,25 @@ class Guided:
 
 
 class GoesOn:
-    """A voice goes on: its text stands before the text to be said, its first level before what is said; then the finer levels."""
+    """A voice goes on: its text stands before the text to be said, its first level before what is said; then the finer levels.
+
+    What else the first stage says of each phone, pitch and duration, is heard of the voice too, by the model's aligner.
+    """
 
     voiced = True
 
     def __init__(self, model: Model) -> None:
         self.codec, self.text = model.tokenizers[model.recipe.speaks], model.tokenizers["text"]
         self.ar, self.nar = model.stages["ar"], model.stages["nar"]
-        if {part.name for part in self.ar.parts} - {"text", "acoustic"}:
-            raise SlmError(f"{model.folder} goes on from pitches and durations of a voice, which are not read from a recording yet")
+        self.prosody = [part.name for part in self.ar.parts if part.name not in ("text", "acoustic")]
+        if unknown := set(self.prosody) - {"pitch", "duration"}:
+            raise SlmError(f"{model.folder} goes on from the {' and '.join(sorted(unknown))} of a voice, which no prompt has")
+        self.aligner, self.bins = model.tokenizers.get(ALIGNER), model.tokenizers.get("pitch")
+        if self.prosody and self.aligner is None:
+            raise SlmError(
+                f"{model.folder} goes on from the {' and '.join(self.prosody)} of each phone of a voice, and has no {ALIGNER}/ to hear "
+                "them with: `slm align data/train` makes data/aligner, copy it there"
+            )
         self.settings = {"sampling": sampling(self.ar)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
@@ -115,12 +127,18 @@ class GoesOn:
             raise SlmError(f"this model goes on as {name} began: say with --voice-text what is said there")
         if audio.shape[-1] > LONGEST * rate:
             raise SlmError(f"{name} lasts {audio.shape[-1] / rate:.1f} s; this model goes on from at most {LONGEST:g} s, three are enough")
-        heard = heard_at(self.codec.rate, audio, rate)
-        return Prompt(self.codec.encode(loud_part(heard, self.codec.rate, self.codec.hop, name, LONGEST)[None])[0], text=text)
+        part = loud_part(heard_at(self.codec.rate, audio, rate), self.codec.rate, self.codec.hop, name, LONGEST)
+        if self.prosody:
+            return aligned(self.codec, self.aligner, self.bins, part, text)
+        return Prompt(self.codec.encode(part[None])[0], text=text)
 
     def say(self, text: str, prompt: Prompt, seed: int) -> Said:
-        before, own, frames = self.text.encode(prompt.text), self.text.encode(text), prompt.codes.shape[1]
-        batch = self.ar.run({"text": [torch.cat([before, own])], "acoustic_begins": [prompt.codes[:1]]}, [seed])
+        if not set(self.prosody) <= set(prompt.prosody):
+            raise SlmError(f"the prompt was heard by another model: it has no {' and no '.join(self.prosody)}")
+        before = self.text.encode(prompt.text) if prompt.phones is None else prompt.phones
+        own, frames = self.text.encode(text), prompt.codes.shape[1]
+        begins = {f"{name}_begins": [prompt.prosody[name]] for name in self.prosody} | {"acoustic_begins": [prompt.codes[:1]]}
+        batch = self.ar.run({"text": [torch.cat([before, own])]} | begins, [seed])
         first = batch["acoustic"][0][:, frames:]
         if not first.shape[1]:
             return torch.zeros(0), batch["stop"][0]
@@ -233,7 +251,7 @@ class Asked:
         return sound(self.codec, done[said.name][0]), done["stop"][0]
 
 
-def sampling(lm: LM | Interleaved) -> dict[str, Any]:
+def sampling(lm: LM) -> dict[str, Any]:
     """How a language model draws: by part, or all alike."""
     drawn = lm.config.sampling
     return {name: asdict(each) for name, each in drawn.items()} if isinstance(drawn, dict) else asdict(drawn)
