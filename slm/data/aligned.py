@@ -44,24 +44,20 @@ class Aligned:
         return Utterances(items, codec.codebooks.embed, self.frames, self.seed, self.prompt)
 
     def read(self, folder: Path, codec, text) -> list[Utterance]:
-        from slm.codes import fingerprint
         from slm.data import cuts as cut_files
-        from slm.data.cache import CodeCache, encode_corpus
+        from slm.data.cache import codes_of
 
         cuts = cut_files.load(folder)
         phones = read_phones(folder)
         cuts = [c for c in cuts if c.id in phones and cut_files.speaker_of(c) not in self.held_out]
-        cache = CodeCache(self.cache, fingerprint(codec))
-        encode_corpus(cuts, codec, cache)
+        found = codes_of(cuts, codec, self.cache)
         ids = {symbol: i for i, symbol in enumerate(text.symbols)}
         items = []
         for cut in cuts:
-            stored = cache.get(cut_files.key_of(cut))
-            if stored is None:
+            if cut.id not in found:
                 continue
             symbols, frames = zip(*phones[cut.id])
-            duration = torch.tensor(frames)
-            codes = stored["codes"]
+            duration, codes = torch.tensor(frames), found[cut.id]
             if abs(int(duration.sum()) - codes.shape[1]) > 1:
                 continue  # aligned to other audio
             duration[-1] += codes.shape[1] - duration.sum()

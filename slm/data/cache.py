@@ -6,6 +6,7 @@ Codes of another fingerprint lie in another folder and are never seen. A file is
 same counts as absent and is made again.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -22,6 +23,7 @@ from slm.errors import SlmError
 
 if TYPE_CHECKING:
     from lhotse import CutSet
+    from lhotse.cut import Cut
 
 NARROW = (torch.uint8, torch.int16, torch.int32)  # ids are long in memory and as narrow on disk as they fit
 
@@ -114,6 +116,21 @@ def encode_corpus(cuts: "CutSet", tokenizer: AudioTokenizer, cache: CodeCache, n
         cache.put(cut_files.key_of(cut), {name: codes})
         done.new += 1
     return done
+
+
+def codes_of(
+    cuts: Iterable["Cut"], tokenizer: AudioTokenizer, folder: str | Path, made: str = "", name: str = "codes"
+) -> dict[str, Tensor]:
+    """id of every cut that can be read -> its codes [Q,T], from the cache in `folder`, encoded now where they are not there.
+
+    made: what tells these codes from others, for what is no tokenizer with weights; by default the tokenizer's fingerprint.
+    """
+    from slm.codes import fingerprint
+
+    cuts, cache = list(cuts), CodeCache(folder, made or fingerprint(tokenizer))
+    encode_corpus(cuts, tokenizer, cache, name)
+    stored = {cut.id: cache.get(cut_files.key_of(cut)) for cut in cuts}
+    return {id: found[name] for id, found in stored.items() if found is not None}
 
 
 def _device(tokenizer: AudioTokenizer) -> torch.device:

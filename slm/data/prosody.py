@@ -96,17 +96,12 @@ class Melody:
         """Hz [L] of each utterance, by its id."""
         from slm.data import cuts as cut_files
         from slm.data.aligned import read_phones
-        from slm.data.cache import CodeCache, encode_corpus
+        from slm.data.cache import codes_of
 
         phones = read_phones(folder)
         cuts = [cut for cut in cut_files.load(folder) if cut.id in wanted]
-        cache = CodeCache(self.cache, TRACKED)
-        encode_corpus(cuts, Tracker(), cache, "hertz")
-        found = {}
-        for cut in cuts:
-            hertz = cache.get(cut_files.key_of(cut))["hertz"][0] / 10
-            found[cut.id] = by_phone(hertz, torch.tensor([frames for _, frames in phones[cut.id]]))
-        return found
+        tracks = codes_of(cuts, Tracker(), self.cache, TRACKED, "hertz")
+        return {id: by_phone(tens[0] / 10, torch.tensor([frames for _, frames in phones[id]])) for id, tens in tracks.items()}
 
 
 @dataclass

@@ -79,15 +79,12 @@ def spoken(c: Translated, tokenizers: dict[str, Any]) -> dict[str, Tensor]:
     if isinstance(c.of, MadeUpTalks):
         talks = c.of.build(tokenizers).talks
         return {translate(tokenizers["text"].decode(talk[f"{side}_text"])): talk[side] for talk in talks for side in SIDES}
-    from slm.codes import fingerprint
     from slm.data import cuts as cut_files
-    from slm.data.cache import CodeCache, encode_corpus
+    from slm.data.cache import codes_of
 
-    codec, cuts = tokenizers[c.of.codec], list(cut_files.load(c.speech))
-    cache = CodeCache(c.of.cache, fingerprint(codec))
-    encode_corpus(cuts, codec, cache)
-    stored = {cut_files.text_of(cut): cache.get(cut_files.key_of(cut)) for cut in cuts}
-    found = {text: collapse(entry["codes"][0])[0] for text, entry in stored.items() if entry is not None}
+    cuts = list(cut_files.load(c.speech))
+    codes = codes_of(cuts, tokenizers[c.of.codec], c.of.cache)
+    found = {cut_files.text_of(cut): collapse(codes[cut.id][0])[0] for cut in cuts if cut.id in codes}
     if not found:
         raise SlmError(f"{c.speech} holds no sentences: slm render pseudo {c.speech}")
     return found

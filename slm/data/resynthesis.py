@@ -53,24 +53,19 @@ class Resynthesis:
         from rich.console import Console
         from rich.progress import track
 
-        from slm.codes import fingerprint
         from slm.data import cuts as cut_files
-        from slm.data.cache import CodeCache, encode_corpus
+        from slm.data.cache import codes_of
         from slm.data.prosody import TRACKED, Tracker
 
         shortest = max(self.seconds, self.heard)
         cuts = [c for c in cut_files.load(folder) if cut_files.speaker_of(c) not in self.held_out and c.duration > shortest + 0.04]
-        coded, tracked = CodeCache(self.cache, fingerprint(codec)), CodeCache(self.cache, TRACKED)
-        encode_corpus(cuts, codec, coded)
-        encode_corpus(cuts, Tracker(), tracked, "hertz")
+        coded, tracked = codes_of(cuts, codec, self.cache), codes_of(cuts, Tracker(), self.cache, TRACKED, "hertz")
         clips = []
         for cut in track(cuts, f"Reading {folder}", console=Console(stderr=True), transient=True):
-            codes, hertz = coded.get(cut_files.key_of(cut)), tracked.get(cut_files.key_of(cut))
-            heard = None if codes is None or hertz is None else cut_files.clip_of(cut, codec.rate)
-            if heard is None:
-                continue
-            levels = codes["codes"][slice(*self.levels)]
-            clips.append(even(Clip(heard, levels, hertz["hertz"][0] / 10, cut_files.speaker_of(cut) or cut.id), codec.hop))
+            heard = cut_files.clip_of(cut, codec.rate) if cut.id in coded and cut.id in tracked else None
+            if heard is not None:
+                levels, hertz = coded[cut.id][slice(*self.levels)], tracked[cut.id][0] / 10
+                clips.append(even(Clip(heard, levels, hertz, cut_files.speaker_of(cut) or cut.id), codec.hop))
         return clips
 
 

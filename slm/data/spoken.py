@@ -39,20 +39,12 @@ class Spoken:
         return SpokenRows(self, clips, {name: tokenizers[name].rate / tokenizers[name].hop for name in self.streams})
 
     def read(self, folder: Path, tokenizers: dict[str, Any]) -> list[dict[str, Tensor]]:
-        from slm.codes import fingerprint
         from slm.data import cuts as cut_files
-        from slm.data.cache import CodeCache, encode_corpus
+        from slm.data.cache import codes_of
 
         cuts = [cut for cut in cut_files.load(folder) if cut_files.speaker_of(cut) not in self.held_out]
-        caches = {name: CodeCache(self.cache, fingerprint(tokenizers[name])) for name in self.streams}
-        for name, cache in caches.items():
-            encode_corpus(cuts, tokenizers[name], cache)
-        clips = []
-        for cut in cuts:
-            stored = {name: cache.get(cut_files.key_of(cut)) for name, cache in caches.items()}
-            if None not in stored.values():
-                clips.append({name: found["codes"] for name, found in stored.items()})
-        return clips
+        codes = {name: codes_of(cuts, tokenizers[name], self.cache) for name in self.streams}
+        return [{name: found[cut.id] for name, found in codes.items()} for cut in cuts if all(cut.id in found for found in codes.values())]
 
 
 @dataclass

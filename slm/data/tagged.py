@@ -49,22 +49,15 @@ class Tagged:
         return TaggedRows(self, [clip for folder in self.folders for clip in self.read(Path(folder), codec)])
 
     def read(self, folder: Path, codec: Any) -> list[Clip]:
-        from slm.codes import fingerprint
         from slm.data import cuts as cut_files
         from slm.data.aligned import frame_classes, read_phones
-        from slm.data.cache import CodeCache, encode_corpus
+        from slm.data.cache import codes_of
 
         cuts = [cut for cut in cut_files.load(folder) if cut_files.speaker_of(cut) not in self.held_out]
         phones = read_phones(folder) if (folder / "phones.jsonl").exists() else {}
-        cache = CodeCache(self.cache, fingerprint(codec))
-        encode_corpus(cuts, codec, cache)
-        clips = []
-        for cut in cuts:
-            stored = cache.get(cut_files.key_of(cut))
-            if stored is not None:
-                codes = stored["codes"][: self.levels]
-                clips.append(clip(codes, frame_classes(phones.get(cut.id, ()), codes.shape[1]), cut.supervisions[0].gender))
-        return clips
+        found = codes_of(cuts, codec, self.cache)
+        heard = [(cut, found[cut.id][: self.levels]) for cut in cuts if cut.id in found]
+        return [clip(codes, frame_classes(phones.get(cut.id, ()), codes.shape[1]), cut.supervisions[0].gender) for cut, codes in heard]
 
 
 @dataclass

@@ -56,23 +56,20 @@ class MadeUpTalks:
 
 def read(c: Talks, tokenizers: dict[str, Any]) -> dict[str, list[Talk]]:
     """voice -> its dialogues. SlmError if there is none."""
-    from slm.codes import fingerprint
     from slm.data import cuts as cut_files
-    from slm.data.cache import CodeCache, encode_corpus
+    from slm.data.cache import codes_of
 
     cuts = {cut.id: cut for cut in cut_files.load(c.folder)}
-    codec = tokenizers[c.codec]
-    cache = CodeCache(c.cache, fingerprint(codec))
-    encode_corpus(cuts.values(), codec, cache)
+    codes = codes_of(cuts.values(), tokenizers[c.codec], c.cache)
     voices: dict[str, list[Talk]] = {}
     for name, asked in cuts.items():
         replied = cuts.get(name.replace("-asked", "-replied"))
         if replied is None or replied is asked:
             continue
-        stored = [cache.get(cut_files.key_of(cut)) for cut in (asked, replied)]
-        if None not in stored:
+        turns = [codes.get(cut.id) for cut in (asked, replied)]
+        if all(turn is not None for turn in turns):
             texts = (cut_files.text_of(asked), cut_files.text_of(replied))
-            voices.setdefault(cut_files.speaker_of(asked), []).append(talk(tokenizers["text"], texts, [s["codes"] for s in stored]))
+            voices.setdefault(cut_files.speaker_of(asked), []).append(talk(tokenizers["text"], texts, turns))
     if not voices:
         raise SlmError(f"{c.folder} holds no dialogues: slm render dialogues {c.folder}")
     return voices

@@ -37,17 +37,11 @@ class Texts:
 
 def encoded(of: Aligned, tokenizer: Any) -> dict[str, Tensor]:
     """id -> codes [U] of every recording of its folders, from the cache."""
-    from slm.codes import fingerprint
     from slm.data import cuts as cut_files
-    from slm.data.cache import CodeCache, encode_corpus
+    from slm.data.cache import codes_of
 
-    cache, found = CodeCache(of.cache, fingerprint(tokenizer)), {}
-    for folder in of.folders:
-        cuts = [cut for cut in cut_files.load(Path(folder)) if cut_files.speaker_of(cut) not in of.held_out]
-        encode_corpus(cuts, tokenizer, cache)
-        stored = {cut.id: cache.get(cut_files.key_of(cut)) for cut in cuts}
-        found |= {name: entry["codes"][0] for name, entry in stored.items() if entry is not None}
-    return found
+    cuts = [cut for folder in of.folders for cut in cut_files.load(Path(folder)) if cut_files.speaker_of(cut) not in of.held_out]
+    return {id: codes[0] for id, codes in codes_of(cuts, tokenizer, of.cache).items()}
 
 
 def made_up(of: MadeUpUtterances, tokenizers: dict[str, Any], name: str) -> dict[str, Tensor]:
