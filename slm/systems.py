@@ -7,7 +7,7 @@ What is written here is which results speak for which system, never a result: th
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NOT_YET = "not yet"
+ALL = ("",)
 
 
 @dataclass
 class System:
-    """recipe: a file below recipes/. study: a result below recipes/study/, of which the claims that begin with `claims` speak for it.
+    """recipe: a file below recipes/. studies: results below recipes/study/, and how the claims begin that speak for it; "": all of them.
 
     parity: names of checks in verify.json.
     """
 
     name: str
     recipe: str = ""
-    study: str = ""
-    claims: tuple[str, ...] = ("",)
+    studies: dict[str, tuple[str, ...]] = field(default_factory=dict)
     parity: tuple[str, ...] = ()
 
 
@@ -48,38 +48,42 @@ class Row:
 GROUPS: dict[str, list[System]] = {
     "encoders and units": [
         System("wav2vec 2.0", "represent/wav2vec2.py", parity=("wav2vec2",)),
-        System("HuBERT", "represent/hubert.py", "hubert", parity=("hubert",)),
+        System("HuBERT", "represent/hubert.py", {"hubert": ALL}, parity=("hubert",)),
         System("w2v-BERT", parity=("wav2vec2-bert",)),
         System("PaLM 2 (as referenced)", parity=("llama", "qwen2", "qwen3")),
         System("Learned absolute positions"),
     ],
     "quantisers and codecs": [
         System("VQ-VAE", "codec/vqvae.py"),
-        System("SoundStream", "codec/soundstream.py", "codec", ("2 levels", "4 levels", "8 levels", "dropout")),
+        System("SoundStream", "codec/soundstream.py", {"codec": ("2 levels", "4 levels", "8 levels", "dropout")}),
         System("EnCodec", "codec/encodec.py", parity=("encodec",)),
-        System("SpeechTokenizer", "codec/speechtokenizer.py", "codec", ("teaching", "swapped", "level 1")),
-        System("MEL+VQ+vocoder", "codec/melvq.py", "melvq"),
+        System("SpeechTokenizer", "codec/speechtokenizer.py", {"codec": ("teaching", "swapped", "level 1")}),
+        System("MEL+VQ+vocoder", "codec/melvq.py", {"melvq": ALL}),
         System("HiFi-GAN", "vocoder/hifigan.py", parity=("hifigan",)),
     ],
     "backbones": [
         System("SSD / Mamba-2", parity=("mamba2",)),
-        System("MambaOut", "study/mixers.py", "mixers"),
+        System("MambaOut", "study/mixers.py", {"mixers": ALL}),
         System("BERT, GPT, ViT"),
         System("RWKV", parity=("rwkv",)),
-        System("GPT-4o-style speech LM", "speech_lm/omni.py", "omni", ("Transformer", "Mamba-2")),
+        System("GPT-4o-style speech LM", "speech_lm/omni.py", {"omni": ("Transformer", "Mamba-2"), "grown": ALL, "interleaved": ALL}),
     ],
     "speech language models": [
-        System("AudioLM", "speech_lm/audiolm.py", "audiolm"),
-        System("AudioPaLM", "speech_lm/audiopalm.py", "audiopalm"),
+        System("AudioLM", "speech_lm/audiolm.py", {"audiolm": ALL}),
+        System("AudioPaLM", "speech_lm/audiopalm.py", {"audiopalm": ALL}),
         System("SALMONN"),
-        System("SpeechGPT", "speech_lm/omni.py", "omni", ("an answer by way",)),
+        System(
+            "SpeechGPT",
+            "speech_lm/omni.py",
+            {"omni": ("an answer by way",), "unitvocoder": ("HuBERT units", "durations", "... and as")},
+        ),
         System("SpeechGPT-Gen"),
-        System("VALL-E", "zero_shot/valle.py", "hard"),
-        System("RALL-E", "zero_shot/ralle.py", "hard"),
-        System("Lyth & King / Parler-TTS", "speech_lm/parler.py", "parler"),
-        System("UniAudio", "speech_lm/uniaudio.py", "layouts"),
-        System("Make-A-Voice", "speech_lm/makeavoice.py", "makeavoice"),
-        System("HAM-TTS", "zero_shot/hamtts.py", "hamtts"),
+        System("VALL-E", "zero_shot/valle.py", {"hard": ALL}),
+        System("RALL-E", "zero_shot/ralle.py", {"hard": ALL}),
+        System("Lyth & King / Parler-TTS", "speech_lm/parler.py", {"parler": ALL}),
+        System("UniAudio", "speech_lm/uniaudio.py", {"layouts": ALL}),
+        System("Make-A-Voice", "speech_lm/makeavoice.py", {"makeavoice": ALL}),
+        System("HAM-TTS", "zero_shot/hamtts.py", {"hamtts": ALL}),
     ],
     "acoustic models": [
         System("FastSpeech 2"),
@@ -91,8 +95,8 @@ GROUPS: dict[str, list[System]] = {
         System("InstructTTS"),
         System("NaturalSpeech 2"),
         System("NaturalSpeech 3 / FACodec", "codec/facodec.py"),
-        System("BASE TTS", "speech_lm/basetts.py", "basetts"),
-        System("Tortoise", "speech_lm/tortoise.py", "tortoise"),
+        System("BASE TTS", "speech_lm/basetts.py", {"basetts": ALL}),
+        System("Tortoise", "speech_lm/tortoise.py", {"tortoise": ALL}),
         System("HierSpeech++"),
     ],
     "diffusion, flow, text to audio": [
@@ -119,20 +123,21 @@ def rows() -> list[Row]:
 
 def row(system: System, group: str, checks: list[dict]) -> Row:
     recipe = f"recipes/{system.recipe}" if system.recipe else None
-    said = [found for found in (of_study(system), of_parity(system, checks)) if found]
+    studied = [of_study(name, claims) for name, claims in system.studies.items()]
+    said = [found for found in (*studied, of_parity(system, checks)) if found]
     if not said:
         return Row(system.name, group, recipe, NOT_YET, None)
     return Row(system.name, group, recipe, "; ".join(verified for verified, _ in said), "; ".join(figure for _, figure in said))
 
 
-def of_study(system: System) -> tuple[str, str] | None:
-    """How many of the system's claims held with every seed, and the first of them with its values."""
-    report = read(RECIPES / "study" / f"{system.study}.json") if system.study else None
+def of_study(study: str, claims: tuple[str, ...]) -> tuple[str, str] | None:
+    """How many of a study's claims that begin so held with every seed, and the first of them with its values."""
+    report = read(RECIPES / "study" / f"{study}.json")
     if report is None:
         return None
-    verdicts = [v for v in report["verdicts"] if v["claim"]["says"].startswith(system.claims)]
+    verdicts = [v for v in report["verdicts"] if v["claim"]["says"].startswith(claims)]
     if not verdicts:
-        raise SlmError(f"recipes/study/{system.study}.json holds no claim that begins with {' or '.join(map(repr, system.claims))}")
+        raise SlmError(f"recipes/study/{study}.json holds no claim that begins with {' or '.join(map(repr, claims))}")
     held = sum(v["holds"] for v in verdicts)
     one, other = (sum(pair[side] for pair in verdicts[0]["values"]) / len(verdicts[0]["values"]) for side in (0, 1))
     seeds = f"{len(report['seeds'])} seed{'s' * (len(report['seeds']) > 1)}"

@@ -263,11 +263,12 @@ def data(**changes):
 def test_a_batch_tells_how_its_own_recordings_sound_and_again_the_same():
     rows, built = data(named=1.0)
     one, again = rows.at(3), rows.at(3)
-    assert list(one) == ["text", "acoustic", "description"]
+    assert list(one) == ["text", "acoustic", "description", "sounds"]
     assert all(torch.equal(a, b) for name in one for a, b in zip(one[name], again[name]))
     item, draw = rows.batches.items[0], np.random.default_rng(1)
     text = rows.words(item.id, draw)
     bins, _ = rows.sounds[item.id]
+    assert rows.row(item, np.random.default_rng(1))["sounds"].tolist() == [bins[name] for name in NAMES]
     assert all(any(wording in text for wording in WORDS[name][bins[name]]) for name in NAMES)
     values = described.heard(rows.batches.items, built["acoustic"], 3, None)
     assert [list(rows.sounds[i.id][0].values()) for i in rows.batches.items] == attributes.fitted(values).of(values).tolist()
@@ -339,3 +340,28 @@ def test_a_small_study_is_measured_and_every_claim_has_its_figures(name, tmp_pat
     assert len(figures["rate: in order"].parts) == 1 and (tmp_path / "described.json").exists()
     with pytest.raises(SlmError, match="has 4 to 9 words"):
         study.measure(tmp_path, items[1:], 0)
+
+
+def test_a_reader_that_must_tell_how_a_recording_sounds_learns_to_tell_descriptions_apart():
+    """Of the codes alone it learns nothing here: they are the same in both rows."""
+    torch.manual_seed(0)
+    reader = Description.Config(reader=Transformer.Config(12, 1, 2, causal=False), attributes=2)
+    stage = LM.Config(PARTS, Transformer.Config(16, 2, 2, memory=12), description=reader).build(STREAMS)
+    rows = {"text": [torch.tensor([1, 2])] * 2, "acoustic": [torch.zeros(3, 4, dtype=torch.long)] * 2, "description": letters("low", "slow")}
+    told = rows | {"sounds": [torch.tensor([0, 2]), torch.tensor([1, 2])]}
+    assert set(stage.loss(rows)) == {"acoustic"} and set(stage.loss(told)) == {"acoustic", "sounds"}
+    assert torch.equal(stage.loss(rows)["acoustic"], stage.loss(told)["acoustic"])
+    optim = torch.optim.Adam(stage.parameters(), 0.01)
+    for _ in range(60):
+        optim.zero_grad()
+        sum(stage.loss(told).values()).backward()
+        optim.step()
+    assert stage.loss(told)["sounds"] < 0.05
+    assert stage.loss(told | {"sounds": told["sounds"][::-1]})["sounds"] > 1, "it is the words that tell"
+
+
+def test_what_a_description_tells_does_not_depend_on_its_batch_mates():
+    reader = loud(Description.Config(reader=Transformer.Config(12, 1, 2, causal=False), attributes=2).build(256))
+    alone = [reader.surprise(reader(letters(text)), [torch.tensor([0, 1])]) for text in ("low", "a much longer one")]
+    both = reader.surprise(reader(letters("low", "a much longer one")), [torch.tensor([0, 1])] * 2)
+    assert torch.isclose(both, sum(alone) / 2, atol=1e-6)

@@ -7,14 +7,15 @@
 The text stands in front, each layer looks at the description, and the codes are told all levels at once, each one step behind the
 coarser one. Nobody labels anything: rate, pitch, its variability and noise are measured (slm/data/attributes.py), and templates make
 words of them where the paper has a language model write. The paper's sizes and schedule. Differences: phones instead of letters, the
-bundled codec's levels at 50 frames a second instead of DAC's 9 at 86, a small reader of bytes that learns along instead of a T5, which
-knows words that no description had, no accent and no reverberation, and the hours at hand instead of 45,000. The paper reports that 94 %
-of what is said has the sex asked for, and 68 % the accent.
+bundled codec's levels at 50 frames a second instead of DAC's 9 at 86, a small reader of bytes that learns along, with a loss of its own
+for what descriptions mean, instead of a T5, which knows words that no description had, no accent and no reverberation, and the hours at
+hand instead of 45,000. The paper reports that 94 % of what is said has the sex asked for, and 68 % the accent.
 """
 
 from slm.backbone.transformer import Transformer
 from slm.condition.description import Description
 from slm.data.aligned import Aligned
+from slm.data.attributes import NAMES
 from slm.data.described import Described
 from slm.data.madeup import MadeUpUtterances
 from slm.data.splits import HELD_OUT
@@ -35,7 +36,7 @@ def recipe(dim: int = 1024, depth: int = 24, heads: int = 16, levels: int = 8, r
         Transformer.Config(dim, depth, heads, form="gpt2", positions="sinusoidal", memory=dim),
         sampling={"acoustic": Sampling(temperature=1.0, top_p=1.0)},
         cap=20.0,
-        description=Description.Config(reader=Transformer.Config(dim, reading, heads, causal=False)),
+        description=Description.Config(reader=Transformer.Config(dim, reading, heads, causal=False), attributes=len(NAMES)),
     )
     return Recipe(
         {"text": Phonemes.Config(), "acoustic": "default", "description": Bytes.Config()},

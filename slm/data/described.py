@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slm.condition.description import SOUNDS
 from slm.data import attributes
 from slm.data.aligned import Aligned
 from slm.data.attributes import NAMES
@@ -96,7 +97,7 @@ class Described:
 
 
 class Descriptions:
-    """`at(step)` -> batch with text [L], acoustic [Q,T], description [M]; a function of (seed, step)."""
+    """`at(step)` -> batch with text [L], acoustic [Q,T], description [M], sounds [A]; a function of (seed, step)."""
 
     def __init__(self, config: Described, items: list[Utterance], bins: Tensor, sex: dict[str, str | None], letters: Any) -> None:
         """bins [n,A]; sex: "f" or "m" by id, where it is known; letters: the tokenizer of descriptions."""
@@ -115,7 +116,8 @@ class Descriptions:
     def row(self, item: Utterance, draw: np.random.Generator) -> dict[str, Tensor]:
         row = {"text": item.text, "duration": item.duration, "acoustic": item.codes}
         row = within(row, int(draw.integers(starts(row, self.config.longest))), self.config.longest)
-        return {"text": row["text"], "acoustic": row["acoustic"], "description": self.letters.encode(self.words(item.id, draw))}
+        told = {"description": self.letters.encode(self.words(item.id, draw)), SOUNDS: torch.tensor(list(self.sounds[item.id][0].values()))}
+        return {"text": row["text"], "acoustic": row["acoustic"]} | told
 
     def words(self, id: str, draw: np.random.Generator) -> str:
         """A description of the recording: its sex in half of them, and some of its attributes."""

@@ -23,7 +23,7 @@ from slm.backbone.hybrid import Hybrid
 from slm.backbone.mamba2 import Mamba2
 from slm.backbone.rwkv import RWKV
 from slm.backbone.transformer import Transformer
-from slm.condition.description import Description, Told
+from slm.condition.description import SOUNDS, Description, Told
 from slm.condition.guide import Guide
 from slm.condition.latent import LVS, Latent
 from slm.condition.voice import Voice
@@ -130,16 +130,20 @@ class LM(nn.Module):
         """Mean negative log-likelihood of each learned part's ids, in nats; one entry a part.
 
         Where the batch has NAME_heard, rows of the shape of NAME, the model hears these, and is to say NAME. With a latent sequence
-        also its losses, if the batch has what it learns from; while training it must.
+        also its losses, if the batch has what it learns from; while training it must. With descriptions that must tell how a
+        recording sounds also what they do not tell, if the batch has it.
         """
         batch = batch if self.latent is None else self.latent.told(batch)
         merged = merge(self.parts, batch, self.vocabulary)
         heard = self.confused(self.as_heard(merged, batch))
-        voice, told = self._forgotten(self.hear(batch), self.read(batch))
+        read = self.read(batch)
+        voice, told = self._forgotten(self.hear(batch), read)
         x = self.inputs(heard, self.hints(batch, merged, voice))
         hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch), told)
         hidden = hidden if self.depth is None else self._deep(hidden, heard, merged.learn)
         losses = {part.name: self._loss_of(part, merged, hidden) for part in self.parts if part.learn}
+        if self.description and self.description.head and SOUNDS in batch:
+            losses[SOUNDS] = self.description.surprise(read, batch[SOUNDS])
         learns = self.latent is not None and (self.training or self.latent.config.units in batch)
         return losses | self.latent.losses(batch) if learns else losses
 
