@@ -4,6 +4,7 @@ config.json            the recipe's tokenizers and stages, each stage's vocabula
 STAGE.safetensors      weights, stored in bfloat16
 codec/                 the tokenizer that hears prompts and makes the sound
 NAME/                  another tokenizer that was trained, such as units, under the name of its stream
+aligner/               what tells when each phone of a prompt is said; it may be put there after training
 voice.flac, README.md  a default prompt and the model card, if the model has them
 """
 
@@ -25,6 +26,7 @@ from slm.recipe import Recipe
 from slm.train.checkpoint import check, read
 
 FORMAT = 1
+ALIGNER = "aligner"  # what a prompt may need, and training does not
 
 
 @dataclass
@@ -49,7 +51,8 @@ def save_stage(recipe: Recipe, name: str, module: nn.Module, built: dict[str, An
     if described.get("codec", fingerprint(voice)) != fingerprint(voice):
         raise SlmError(f"{out} was trained on codes of another codec; use another --out")
     described |= {"format": FORMAT, "codec": fingerprint(voice), "speaks": recipe.speaks}
-    described["tokenizers"] = {n: _save_tokenizer(c, built[n], out / n) for n, c in recipe.tokenizers.items() if n != recipe.speaks}
+    others = {n: c for n, c in recipe.tokenizers.items() if n in built and n != recipe.speaks}
+    described["tokenizers"] = {n: _save_tokenizer(c, built[n], out / n) for n, c in others.items()}
     described["stages"] = {n: to_dict(c) for n, c in recipe.stages.items() if n == name or n in described["stages"]}
     if hasattr(module, "vocabulary"):
         described["vocabulary"][name] = module.vocabulary.hash
@@ -77,6 +80,8 @@ def load(folder: Path) -> Model:
             f"{folder}/codec is not the codec this model was trained with: {fingerprint(voice)} instead of {described.get('codec')}"
         )
     speaks = described["speaks"]
+    if (folder / ALIGNER / "config.json").exists():
+        described["tokenizers"].setdefault(ALIGNER, None)
     built = {name: _load_tokenizer(stored, folder / name) for name, stored in described["tokenizers"].items()} | {speaks: voice}
     configs = {name: tokenizer.config for name, tokenizer in built.items() if name != speaks}
     recipe = Recipe(configs, {n: from_dict(s) for n, s in described["stages"].items()}, speaks=speaks)
@@ -105,9 +110,11 @@ def _save_tokenizer(config: Any, tokenizer: Any, folder: Path) -> dict:
     return {"fingerprint": fingerprint(tokenizer)}
 
 
-def _load_tokenizer(described: dict, folder: Path) -> Any:
+def _load_tokenizer(described: dict | None, folder: Path) -> Any:
     from slm_tokenizers import load as load_tokenizer
 
+    if described is None:
+        return load_tokenizer(folder)
     if "fingerprint" not in described:
         return from_dict(described).build()
     tokenizer = load_tokenizer(folder)

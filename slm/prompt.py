@@ -1,17 +1,20 @@
 """A voice as a model hears it, made of a recording.
 
-C channels   N samples   Q levels   P prompt frames
+C channels   N samples   Q levels   P prompt frames   L phones
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from slm.data.aligned import Aligned
 from slm.data.audio import resample, to_mono
+from slm.data.prosody import PitchBins, Tracker, by_phone
+from slm.data.utterances import shorten
 from slm.errors import SlmError
 
 
@@ -20,17 +23,36 @@ class Prompt:
     """A voice as a model hears it. Keep it, to speak again in the same voice without reading the file.
 
     codes [Q,P] of the codec; units [P] of a model that says units first; text: what is said there; description: words in place of a voice.
+    phones [L] as they are heard there, and prosody: the pitch and the duration [L] of each, of a model that says these first.
     """
 
     codes: Tensor | None = None
     units: Tensor | None = None
     text: str = ""
     description: str = ""
+    phones: Tensor | None = None
+    prosody: dict[str, Tensor] = field(default_factory=dict)
 
 
 def clip(codec: Any, audio: Tensor, rate: int, name: str) -> Tensor:
     """audio [1,N] -> codes [Q,P] of the three seconds with the most speech. SlmError: too short, or silent."""
     return codec.encode(loud_part(heard_at(codec.rate, audio, rate), codec.rate, codec.hop, name)[None])[0]
+
+
+def aligned(codec: Any, aligner: Any, bins: PitchBins | None, audio: Tensor, text: str) -> Prompt:
+    """audio [1,N] at the codec's rate, whole frames of it -> its codes, and of each phone of its text how long and how high it is said.
+
+    As training is told (slm/data/aligned.py, prosody.py): what lasts longer than a row may say, in practice a pause, loses its middle.
+    SlmError if the text cannot be what is said there.
+    """
+    codes = codec.encode(audio[None])[0]
+    phones, duration = aligner.align(heard_at(aligner.rate, audio, codec.rate), text)
+    if duration.sum() != codes.shape[1]:
+        raise SlmError(f"the codec makes {codes.shape[1]} frames of what lasts {duration.sum()} of 20 ms, in which durations are told")
+    hertz = Tracker().encode(heard_at(Tracker.rate, audio, codec.rate)[None])[0, 0] / 10
+    prosody = {} if bins is None else {"pitch": bins.encode(by_phone(hertz, duration))}
+    phones, duration, codes = shorten(phones, duration, codes, Aligned.longest)
+    return Prompt(codes, text=text, phones=phones, prosody=prosody | {"duration": duration})
 
 
 def heard_at(wanted: int, audio: Tensor, rate: int) -> Tensor:

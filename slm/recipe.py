@@ -23,6 +23,7 @@ class Recipe:
     stages: by name, configs, in the order in which they are trained and speak.
     data, train: by stage name.
     speaks: the stream whose tokenizer makes the sound.
+    optional: tokenizers that only speaking needs; training goes on without one whose folder is not there, to the same weights.
     """
 
     tokenizers: dict[str, Any] = field(default_factory=dict)
@@ -30,6 +31,7 @@ class Recipe:
     data: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Train] = field(default_factory=dict)
     speaks: str = "acoustic"
+    optional: tuple[str, ...] = ()
 
     def stage(self, name: str | None) -> str:
         """The stage called `name`, or the first. SlmError if there is none of that name."""

@@ -22,6 +22,7 @@ VOICED = [
 OTHERS = {
     "zero_shot/valle": {"voice_text": "what is said"},
     "zero_shot/hamtts": {"voice_text": "what is said"},
+    "zero_shot/ralle": {"voice_text": "what is said"},
     "speech_lm/parler": {"description": "slowly"},
     "speech_lm/omni": {},
 }
@@ -61,7 +62,7 @@ def test_a_voice_is_heard_where_there_is_one(trained, tone_voice, tmp_path):
     generator = torch.Generator().manual_seed(1)
     other = tmp_path / "other.wav"
     soundfile.write(other, (0.1 * torch.randn(32000, generator=generator)).numpy(), 16000)
-    for name in [*VOICED, "zero_shot/valle"]:
+    for name in [*VOICED, "zero_shot/valle", "zero_shot/ralle"]:
         speaker = load(trained(name))
         first, second = (speaker.voice(voice, "what is said") for voice in (tone_voice, str(other)))
         assert not torch.equal(first.codes, second.codes), name
@@ -76,7 +77,7 @@ def test_a_model_that_speaks_no_text_says_so(name, trained):
 
 
 def test_what_a_way_needs_is_asked_for_in_a_sentence(trained, tone_voice):
-    valle, _, told, omni = (load(trained(name)) for name in OTHERS)
+    valle, _, _, told, omni = (load(trained(name)) for name in OTHERS)
     with pytest.raises(SlmError, match="--voice-text"):
         valle.speak("Hello.", voice=tone_voice)
     with pytest.raises(SlmError, match="--description"):
@@ -87,6 +88,49 @@ def test_what_a_way_needs_is_asked_for_in_a_sentence(trained, tone_voice):
         omni.speak("Hello.", voice=tone_voice)
     with pytest.raises(SlmError, match="leave out --description"):
         valle.speak("Hello.", voice=tone_voice, description="slowly")
+
+
+def test_ralle_goes_on_from_how_long_and_how_high_each_phone_of_the_voice_is(trained, tone_voice, monkeypatch):
+    speaker = load(trained("zero_shot/ralle"))
+    prompt, begun = speaker.voice(tone_voice, "what is said"), []
+    run = speaker.way.ar.run
+    monkeypatch.setattr(speaker.way.ar, "run", lambda batch, seeds: begun.append(run(batch, seeds)) or begun[-1])
+    speech = speaker.speak("Hello there.", voice=prompt, seed=1)
+    done, phones, frames = begun[-1], len(prompt.phones), prompt.codes.shape[1]
+    assert torch.equal(done["text"][0], torch.cat([prompt.phones, speaker.text.encode("Hello there.")]))
+    for name in ("pitch", "duration"):
+        assert torch.equal(done[name][0][:phones], prompt.prosody[name]) and len(done[name][0]) == len(done["text"][0])
+    assert torch.equal(done["acoustic"][0][:, :frames], prompt.codes[:1]) and prompt.prosody["duration"].sum() == frames
+    assert len(speech.audio) == int(done["duration"][0][phones:].sum()) * speaker.codec.hop, "as long as its own durations say"
+
+
+def test_ralle_without_an_aligner_says_how_to_get_one_and_takes_it(trained, tone_voice, tmp_path):
+    import json
+    import shutil
+
+    from slm.model import pack
+
+    whole, bare = trained("zero_shot/ralle"), tmp_path / "bare"
+    shutil.copytree(whole, bare, ignore=shutil.ignore_patterns("aligner", "ar", "nar"))
+    described = json.loads((bare / "config.json").read_text())
+    del described["tokenizers"]["aligner"]
+    (bare / "config.json").write_text(json.dumps(described))
+    with pytest.raises(SlmError, match="has no aligner/ .* `slm align"):
+        load(bare)
+    shutil.copytree(whole / "aligner", bare / "aligner")
+    pack(bare, tmp_path / "packed")
+    how = {"voice": tone_voice, "voice_text": "what is said", "seed": 1}
+    assert torch.equal(load(tmp_path / "packed").speak("Hello.", **how).audio, load(whole).speak("Hello.", **how).audio)
+
+
+def test_a_voice_whose_text_cannot_be_it_is_an_error(trained, tone_voice):
+    ralle, valle = load(trained("zero_shot/ralle")), load(trained("zero_shot/valle"))
+    with pytest.raises(SlmError, match="cannot hold the .* phones"):
+        ralle.speak("Hello.", voice=tone_voice, voice_text="what is said " * 20)
+    with pytest.raises(SlmError, match="--voice-text"):
+        ralle.speak("Hello.", voice=tone_voice)
+    with pytest.raises(SlmError, match="heard by another model"):
+        ralle.speak("Hello.", voice=valle.voice(tone_voice, "what is said"))
 
 
 def test_a_model_that_ends_at_once_is_an_error_and_no_silence(trained, tone_voice, monkeypatch):

@@ -7,6 +7,8 @@ The first stage is VALL-E's with a chain of thought: an id for the pitch of each
 the durations sum to. While a frame of a phone is said, only that phone, its neighbours and what was said of them are in view. The paper
 has 256 pitches (here 32, of a scale even in octaves) and durations of up to 32 frames (here 63); it reports 2.5 % word errors where its
 VALL-E has 5.6 %, and 4 % instead of 68 % of hard sentences gone wrong. recipes/study/hard.py puts the two side by side.
+
+To speak it must hear when each phone of a voice is said: data/aligner, which `slm align` leaves beside the corpora, goes with the model.
 """
 
 from pathlib import Path
@@ -16,6 +18,7 @@ from slm.data.prosody import MadeUpMelody, Melody, PitchBins
 from slm.recipe import Recipe, load, main
 from slm.stream.part import Part
 from slm.stream.sample import Sampling
+from slm_tokenizers.text.aligner import Aligner
 
 valle = load(Path(__file__).parent / "valle.py")
 
@@ -24,7 +27,8 @@ PARTS = [Part("text", learn=False), Part("pitch", like="text"), Part("duration",
 
 def recipe(dim: int = 1024, depth: int = 12, heads: int = 16, codec: str = "default") -> Recipe:
     r = valle.recipe(dim, depth, heads, codec)
-    r.tokenizers["pitch"] = PitchBins.Config()
+    r.tokenizers |= {"pitch": PitchBins.Config(), "aligner": "data/aligner"}
+    r.optional = ("aligner",)
     first = r.stages["ar"]
     first.parts, first.window = list(PARTS), Window.Config()
     first.sampling = {part.name: Sampling(temperature=1.0, top_p=0.9) for part in PARTS if part.learn}
@@ -34,6 +38,7 @@ def recipe(dim: int = 1024, depth: int = 12, heads: int = 16, codec: str = "defa
 
 def small() -> Recipe:
     r = valle.shrunk(recipe(dim=32, depth=1, heads=2))
+    r.tokenizers["aligner"] = Aligner.Config(bands=20, width=8)
     r.data["ar"].melody = MadeUpMelody()
     return r
 

@@ -2,14 +2,17 @@
 
     T frames   M features a frame (two mel frames of 60 bands)
 
-Writes FOLDER/phones.jsonl, {"id", "phones": [[symbol, frames], …]} a line. All folders are aligned together by one frame
-classifier that is learned on them (slm_tokenizers/text/align.py); a recogniser's spikes, when there are any, start it.
+Writes FOLDER/phones.jsonl, {"id", "phones": [[symbol, frames], …]} a line. All folders are aligned together by one aligner that is
+learned on them (slm_tokenizers/text/aligner.py); a recogniser's spikes, when there are any, start it. It is kept as aligner/ beside the
+first folder: data/train and data/synthetic leave data/aligner.
 """
 
 from __future__ import annotations
 
 import json
+from os.path import abspath
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +21,11 @@ from torch import Tensor
 from slm.data.replacing import replacing
 from slm.errors import SlmError
 
-RATE, HOP = 16000, 320
+if TYPE_CHECKING:
+    from slm_tokenizers.text.align import Phone
+    from slm_tokenizers.text.aligner import Aligner
+
+Words = list[tuple[str, list[str]]]
 ROUNDS = ((3, 1e-3), (3, 7e-4), (2, 3e-4))  # epochs, learning rate
 
 
@@ -27,7 +34,8 @@ def align_folders(folders: list[Path], spikes: list[Path] = (), seed: int = 0) -
     from rich.console import Console
     from rich.progress import track
 
-    from slm_tokenizers.text.align import CLASS, CLASSES, FrameClassifier, align, learn, plain
+    from slm_tokenizers import stored
+    from slm_tokenizers.text.aligner import Aligner
 
     console = Console(stderr=True)
     torch.manual_seed(seed)
@@ -42,18 +50,8 @@ def align_folders(folders: list[Path], spikes: list[Path] = (), seed: int = 0) -
                 labels.append(row[2])
     if not rows:
         raise SlmError(f"no clip of {', '.join(map(str, folders))} has a text to align")
-    model = FrameClassifier(features[0].shape[1])
-    for turn, (epochs, lr) in enumerate(ROUNDS):
-        loss = learn(model, features, labels, epochs, lr, seed + turn)
-        counts = np.bincount(torch.cat(labels).numpy(), minlength=len(CLASSES)) + 1
-        prior = np.log(counts / counts.sum())
-        aligned = [
-            align(model, f, words, prior) for f, (_, _, words) in track(list(zip(features, rows)), f"Round {turn + 1}", console=console)
-        ]
-        fresh = [torch.tensor([CLASS[plain(p.symbol)] for p in phones for _ in range(p.frames)]) for phones in aligned]
-        moved = float(np.mean([(a != b).float().mean() for a, b in zip(fresh, labels)]))
-        console.print(f"round {turn + 1}: loss {loss:.3f}, {100 * moved:.1f} % of frames moved")
-        labels = fresh
+    aligner = Aligner.Config().build()
+    aligned = fit(aligner, features, [words for _, _, words in rows], labels, seed)
     for folder in dict.fromkeys(folder for folder, _, _ in rows):
         lines = [
             json.dumps({"id": id, "phones": [[p.symbol, p.frames] for p in phones]})
@@ -62,7 +60,30 @@ def align_folders(folders: list[Path], spikes: list[Path] = (), seed: int = 0) -
         ]
         with replacing(folder / "phones.jsonl") as temporary:
             temporary.write_text("\n".join(lines) + "\n")
+    stored.save(aligner, Path(abspath(folders[0])).parent / "aligner", exact=True)
     return len(rows)
+
+
+def fit(
+    aligner: "Aligner", features: list[Tensor], words: list[Words], labels: list[Tensor], seed: int = 0, rounds: tuple = ROUNDS
+) -> list[list["Phone"]]:
+    """Learn the classes `labels` [T] of each recording, align it by what was learned, and again. -> the phones of the last round"""
+    from rich.console import Console
+    from rich.progress import track
+
+    from slm_tokenizers.text.align import CLASS, CLASSES, learn, plain
+
+    console = Console(stderr=True)
+    for turn, (epochs, lr) in enumerate(rounds):
+        loss = learn(aligner.classifier, features, labels, epochs, lr, seed + turn)
+        counts = np.bincount(torch.cat(labels).numpy(), minlength=len(CLASSES)) + 1
+        aligner.prior.copy_(torch.from_numpy(np.log(counts / counts.sum())))
+        aligned = [aligner.phones(f, w) for f, w in track(list(zip(features, words)), f"Round {turn + 1}", console=console)]
+        fresh = [torch.tensor([CLASS[plain(p.symbol)] for p in phones for _ in range(p.frames)]) for phones in aligned]
+        moved = float(np.mean([(a != b).float().mean() for a, b in zip(fresh, labels)]))
+        console.print(f"round {turn + 1}: loss {loss:.3f}, {100 * moved:.1f} % of frames moved")
+        labels = fresh
+    return aligned
 
 
 def _cuts(folder: Path):
@@ -71,11 +92,12 @@ def _cuts(folder: Path):
     return cut_files.load(folder)
 
 
-def _row(cut, heard: dict[str, list]) -> tuple[list, Tensor, Tensor] | None:
+def _row(cut, heard: dict[str, list]) -> tuple[Words, Tensor, Tensor] | None:
     """words, features [T,M] and first labels [T] of a cut, or None if it has no usable text."""
     from slm.data import audio
     from slm.data import cuts as cut_files
     from slm_tokenizers.text.align import rough, states
+    from slm_tokenizers.text.aligner import RATE, features, fits
     from slm_tokenizers.text.phonemes import Phonemes
 
     try:
@@ -83,26 +105,11 @@ def _row(cut, heard: dict[str, list]) -> tuple[list, Tensor, Tensor] | None:
         samples, rate = cut_files.audio_of(cut)
     except SlmError:
         return None
-    samples = audio.resample(samples, rate, RATE)[0]
-    frames = -(-len(samples) // HOP)
-    symbols, optional = states(words)
-    if (~optional).sum() >= frames:
+    found, loud = features(audio.resample(samples, rate, RATE)[0])
+    if not fits(words, len(found)):
         return None
-    features, loud = _features(samples, frames)
-    spikes = [(p, min(t, frames - 1)) for p, t in heard.get(Path(cut.recording.sources[0].source).stem, [])]
-    return words, features.half(), torch.from_numpy(rough(symbols, optional, spikes, frames, loud.numpy()))
-
-
-def _features(samples: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """Mean-free log-mel [T,M] and which frames are not silent [T]."""
-    import torchaudio
-
-    if not hasattr(_features, "mel"):
-        _features.mel = torchaudio.transforms.MelSpectrogram(RATE, n_fft=640, hop_length=HOP // 2, n_mels=60, power=1.0)
-    padded = torch.nn.functional.pad(samples, (0, frames * HOP - len(samples)))
-    mel = torch.log(_features.mel(padded)[:, : 2 * frames] + 1e-3)
-    energy = mel.mean(0).reshape(frames, 2).mean(1)
-    return (mel - mel.mean(1, keepdim=True)).t().reshape(frames, -1), energy > torch.quantile(energy, 0.98) - 3.2
+    spikes = [(p, min(t, len(found) - 1)) for p, t in heard.get(Path(cut.recording.sources[0].source).stem, [])]
+    return words, found, torch.from_numpy(rough(*states(words), spikes, len(found), loud.numpy()))
 
 
 def _spikes(paths: list[Path]) -> dict[str, list]:

@@ -24,17 +24,27 @@ from slm.train.loop import fit
 
 
 def tokenizers(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's tokenizers: trained ones from their folders, the others built, the same each time."""
-    from slm.codes import load_tokenizer
+    """The recipe's tokenizers: trained ones from their folders, the others built, the same each time.
 
+    Optional ones come last and draw apart, so that with and without them a stage begins as the same.
+    """
     torch.manual_seed(0)
-    built = {name: load_tokenizer(made) if isinstance(made, str) else made.build() for name, made in recipe.tokenizers.items()}
+    built = {name: _made(made) for name, made in recipe.tokenizers.items() if name not in recipe.optional}
+    spare = {name: made for name, made in recipe.tokenizers.items() if name in recipe.optional}
+    with torch.random.fork_rng(devices=[]):
+        built |= {name: _made(made) for name, made in spare.items() if not isinstance(made, str) or Path(made).exists()}
     for tokenizer in built.values():
         if hasattr(tokenizer, "as_stored"):
             tokenizer.as_stored()
         if isinstance(tokenizer, nn.Module):
             tokenizer.eval().requires_grad_(False)
     return built
+
+
+def _made(made: Any) -> Any:
+    from slm.codes import load_tokenizer
+
+    return load_tokenizer(made) if isinstance(made, str) else made.build()
 
 
 def streams(built: dict[str, Any], card: int = 64) -> dict[str, Stream]:
