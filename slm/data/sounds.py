@@ -1,6 +1,6 @@
 """Crops of speech with what is said in each frame: the data of a codec that is taught.
 
-    B rows   N samples   T = N / hop frames
+    B rows   N samples   T = N / hop frames   Q levels   D latent width
 
 Crops start on frame borders, so that labels and codes count the same frames. Speech without alignments is labelled -1. A file that
 cannot be read is left out with one warning, as in crops.py.
@@ -33,14 +33,17 @@ class Sounds:
     gain: tuple[float, float] = (-6.0, 3.0)
     seed: int = 0
     held_out: tuple[str, ...] = ()
-    codec: str = ""  # the tokenizer whose codes of the crops are wanted too
+    codec: str = ""  # the tokenizer whose codes of the crops are wanted too, and their vectors if it has any
 
     def build(self, tokenizers: dict[str, Any]) -> "SoundCrops":
         return SoundCrops(self, tokenizers[self.codec] if self.codec else None)
 
 
 class SoundCrops:
-    """`at(step)` -> audio [B,1,N], teacher [B,T] phone classes or -1, with a codec its codes [B,Q,T]; a function of (seed, step)."""
+    """`at(step)` -> audio [B,1,N], teacher [B,T] phone classes or -1; a function of (seed, step).
+
+    With a codec also its codes [B,Q,T] and, where it has codebooks, the latent [B,T,D] that they stand for.
+    """
 
     def __init__(self, config: Sounds, codec: Any = None) -> None:
         from rich.progress import track
@@ -69,7 +72,11 @@ class SoundCrops:
         rows = [self._row(draw) for _ in range(self.config.batch)]
         audio, labels = (np.stack(column) for column in zip(*rows))
         batch = {"audio": torch.from_numpy(audio)[:, None], "teacher": torch.from_numpy(labels).long()}
-        return batch if self.codec is None else {**batch, "codes": self.codec.encode(batch["audio"])}
+        if self.codec is None:
+            return batch
+        batch["codes"] = self.codec.encode(batch["audio"])
+        books = getattr(self.codec, "codebooks", None)
+        return batch if books is None else {**batch, "latent": books.decode(batch["codes"]).transpose(1, 2)}
 
     def _row(self, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         clip, labels = self.clips[int(np.searchsorted(self.ends, draw.integers(self.ends[-1]), side="right"))]

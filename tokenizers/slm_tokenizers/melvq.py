@@ -1,4 +1,4 @@
-"""VQ-VAE on log-mel: a spectrogram as one code every few frames, for a vocoder to speak.
+"""VQ-VAE on log-mel: a spectrogram as one code every few frames, for a vocoder to speak, one of its own perhaps.
 
     audio [B,1,N] -> mel [B,M,T*S] -> encoder -> latent [B,D,T] -> codes [B,Q,T] -> decoder -> mel [B,M,T*S] -> vocoder -> audio
 
@@ -10,7 +10,7 @@ B batch, N samples, M mel bands, S mel frames a code frame, D width of a latent,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from slm_tokenizers.quantize.residual import Codebooks
 from slm_tokenizers.quantize.taught import distill, head
 from slm_tokenizers.soundstream import whole_frames
 from slm_tokenizers.vqvae import Decoder, encoder
+from slm_vocoders.vocos import Vocos
 
 MEL = LogMel.Config(center=False)  # 16 kHz, a frame each 160 samples
 CENTRE, SPREAD = -5.0, 2.5  # about the mean and deviation of ln-mels of speech, so that layers see numbers near one
@@ -34,10 +35,15 @@ Vocoder = Callable[[Tensor], Tensor]  # mel [B,M,T] -> audio [B,1,N]
 
 
 class MelVQ(nn.Module):
-    """Audio [B,1,N] at `rate` Hz -> codes [B,Q,T] long in 0..card-1 -> mel, and audio by whatever speaks mel."""
+    """Audio [B,1,N] at `rate` Hz -> codes [B,Q,T] long in 0..card-1 -> mel, and audio by whatever speaks mel.
+
+    With a vocoder of its own it has a `receptive_field`, the frames to each side that matter; Griffin-Lim hears everything.
+    """
 
     @dataclass
     class Config:
+        """vocoder: speaks in place of Griffin-Lim; it hears S mel frames at a time, as `folded` makes them."""
+
         mel: LogMel.Config = field(default_factory=lambda: LogMel.Config(**vars(MEL)))
         layers: int = 1  # each halves the rate: S = 2^layers
         n_q: int = 1
@@ -45,9 +51,10 @@ class MelVQ(nn.Module):
         dim: int = 64
         width: int = 256
         residuals: int = 3
+        vocoder: Vocos.Config | None = None
 
         def build(self) -> "MelVQ":
-            """A module with random weights. SlmError on a centred mel, or a field that is too small."""
+            """A module with random weights. SlmError on a centred mel, a field that is too small, or a vocoder of other frames."""
             return MelVQ(self)
 
     def __init__(self, config: "MelVQ.Config") -> None:
@@ -64,6 +71,22 @@ class MelVQ(nn.Module):
         self.encoder = encoder(bands, config.width, config.dim, config.layers, config.residuals)
         self.codebooks = Codebooks(config.n_q, config.card, config.dim)
         self.decoder = Decoder(config.dim, config.width, bands, config.layers, config.residuals)
+        if config.vocoder is not None:
+            self.give(config.vocoder)
+
+    def give(self, vocoder: Vocos.Config) -> None:
+        """A new vocoder with random weights; codes and mels stay what they are. SlmError if it hears other frames than `folded` makes."""
+        wanted = {"n_in": self.fold * self.config.mel.n_mels, "rate": self.rate, "hop": self.hop, "sourced": False}
+        for name, value in wanted.items():
+            if getattr(vocoder, name) != value:
+                raise SlmError(f"the vocoder's {name} is {getattr(vocoder, name)} but this codec's mel needs {value}")
+        self.config = replace(self.config, vocoder=vocoder)
+        self.decoder.vocoder = vocoder.build()  # below `decoder`, which makes no codes, so that the fingerprint stays
+        self.receptive_field = reach(self.config, self.vocoder)
+
+    @property
+    def vocoder(self) -> Vocos | None:
+        return getattr(self.decoder, "vocoder", None)
 
     def as_stored(self) -> "MelVQ":
         """Rounds the weights to what is saved, so that codes made now are those of the codec that is loaded later."""
@@ -84,6 +107,10 @@ class MelVQ(nn.Module):
         """latent [B,D,T] -> log-mel [B,M,T*S]"""
         return self.decoder(latent.transpose(1, 2)) * SPREAD + CENTRE
 
+    def folded(self, mel: Tensor) -> Tensor:
+        """log-mel [B,M,T*S] -> what the codec's own vocoder hears [B,M*S,T]: numbers near one, the S mel frames of a code frame as one."""
+        return ((mel - CENTRE) / SPREAD).unflatten(-1, (-1, self.fold)).transpose(2, 3).flatten(1, 2)
+
     @torch.no_grad()
     def encode(self, audio: Tensor, n_q: int | None = None) -> Tensor:
         """audio [B,1,N] at `rate` Hz -> codes [B,Q,T]"""
@@ -96,13 +123,27 @@ class MelVQ(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Tensor, samples: int | None = None, vocoder: Vocoder | None = None) -> Tensor:
-        """codes [B,Q,T] -> audio [B,1,T*hop], cut to `samples`: by a vocoder that hears this mel, or else Griffin-Lim."""
-        return spoken(self.mel(codes), self.config.mel, vocoder)[..., :samples]
+        """codes [B,Q,T] -> audio [B,1,T*hop], cut to `samples`: by a vocoder that hears this mel, or else as `sound` does."""
+        latent = self.codebooks.decode(codes)
+        audio = self.sound(latent) if vocoder is None else spoken(self.mel_of(latent), self.config.mel, vocoder)
+        return audio[..., :samples]
 
     @torch.no_grad()
     def sound(self, latent: Tensor) -> Tensor:
-        """latent [B,D,T], codes' vectors summed or something near them -> audio [B,1,T*hop]"""
-        return spoken(self.mel_of(latent), self.config.mel, None)
+        """latent [B,D,T], codes' vectors summed or something near them -> audio [B,1,T*hop] by its own vocoder, or else Griffin-Lim"""
+        mel = self.mel_of(latent)
+        return spoken(mel, self.config.mel, None) if self.vocoder is None else self.vocoder(self.folded(mel))
+
+
+def reach(config: MelVQ.Config, vocoder: Vocos) -> int:
+    """Frames to each side that decide a frame of codes or of audio, whichever needs more, or a few more.
+
+    Each residual block hears a frame beyond its own, and so does the layer next to the latent; those that change the rate and the one
+    next to the mel together at most one in the encoder, and less than two in the decoder.
+    """
+    hop = config.mel.hop * 2**config.layers
+    spill = -(-(config.mel.n_fft - config.mel.hop) // (2 * hop))  # frames that share samples with a frame's mels
+    return config.residuals + max(2 + spill, 3 + vocoder.receptive_field)
 
 
 def whole_mel(hear: LogMel, audio: Tensor, hop: int) -> Tensor:
