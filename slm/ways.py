@@ -264,5 +264,4 @@ def latents(codec: Any, prompt: Prompt) -> Tensor:
 
 def sound(codec: Any, codes: Tensor) -> Tensor:
     """codes [T] or [Q,T], of the first levels alone perhaps -> audio [N], none of none."""
-    codes = codes.view(-1, codes.shape[-1])
-    return codec.decode(codes[None])[0, 0] if codes.shape[1] else torch.zeros(0)
+    return codec.decode(codes.view(-1, codes.shape[-1])[None])[0, 0] if codes.shape[-1] else torch.zeros(0)

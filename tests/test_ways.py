@@ -138,3 +138,13 @@ def test_a_model_that_ends_at_once_is_an_error_and_no_silence(trained, tone_voic
     monkeypatch.setattr(speaker.way, "say", lambda text, prompt, seed: (torch.zeros(0), "end"))
     with pytest.raises(SlmError, match="before it said anything"):
         speaker.speak("Hello.", voice=tone_voice)
+
+
+def test_no_codes_are_no_sound():
+    from slm.ways import sound
+    from slm_tokenizers.codec import tiny
+
+    codec = tiny().build()
+    for nothing in (torch.zeros(0, dtype=torch.long), torch.zeros(1, 0, dtype=torch.long)):
+        assert sound(codec, nothing).shape == (0,)
+    assert len(sound(codec, torch.zeros(1, 2, dtype=torch.long))) == 2 * codec.hop
