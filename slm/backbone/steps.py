@@ -29,11 +29,14 @@ from slm.nn.norm import RMSNorm
 Step = Callable[[Tensor, Any], Tensor]
 
 
-def steps(backbone: Mamba2 | Transformer) -> Step:
+def steps(backbone: nn.Module) -> Step | None:
     """`backbone.step` itself where there is no faster way: beside a Llama's or Mamba-2's own layers, and on a GPU.
 
-    For inference: nothing is dropped, and what is changed in the backbone afterwards is not seen.
+    None for a backbone that takes no step in place. For inference: nothing is dropped, and what is changed in the backbone afterwards
+    is not seen.
     """
+    if not isinstance(backbone, (Mamba2, Transformer)):
+        return None
     on_cpu = next(backbone.parameters()).device.type == "cpu"
     if on_cpu and isinstance(backbone, Mamba2):
         return _mamba2(backbone)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from slm.backbone.steps import Step, steps
 from slm.condition.window import Sight
 from slm.errors import SlmError
 from slm.stage.row import Row
@@ -62,6 +63,10 @@ class Talk:
     features: list[Tensor] | None
     sight: Sight | None
     state: object
+    step: Step | None = None
+
+    def __post_init__(self) -> None:
+        self.step = None if self.lm.backbone.training else steps(self.lm.backbone)
 
     @property
     def times(self) -> int:
@@ -76,6 +81,8 @@ class Talk:
             x = x + self.voice[:, None]
         real = None if all(active) else torch.tensor(active * self.times, device=ids.device).long()
         seen = None if self.sight is None else self.sight.step(step, active * self.times).to(ids.device)
+        if self.step is not None and real is None and seen is None:
+            return self.step(x[:, 0], self.state)
         hidden, self.state = self.lm.think(x, self.state, real, seen)
         return hidden[:, -1]
 
