@@ -347,7 +347,8 @@ def test_a_reader_that_must_tell_how_a_recording_sounds_learns_to_tell_descripti
     torch.manual_seed(0)
     reader = Description.Config(reader=Transformer.Config(12, 1, 2, causal=False), attributes=2)
     stage = LM.Config(PARTS, Transformer.Config(16, 2, 2, memory=12), description=reader).build(STREAMS)
-    rows = {"text": [torch.tensor([1, 2])] * 2, "acoustic": [torch.zeros(3, 4, dtype=torch.long)] * 2, "description": letters("low", "slow")}
+    silent = [torch.zeros(3, 4, dtype=torch.long)] * 2
+    rows = {"text": [torch.tensor([1, 2])] * 2, "acoustic": silent, "description": letters("low", "slow")}
     told = rows | {"sounds": [torch.tensor([0, 2]), torch.tensor([1, 2])]}
     assert set(stage.loss(rows)) == {"acoustic"} and set(stage.loss(told)) == {"acoustic", "sounds"}
     assert torch.equal(stage.loss(rows)["acoustic"], stage.loss(told)["acoustic"])

@@ -18,6 +18,7 @@ VOICED = [
     "speech_lm/uniaudio",
     "speech_lm/musicgen",
     "speech_lm/interleaved",
+    "speech_lm/spiritlm",
 ]
 OTHERS = {
     "zero_shot/valle": {"voice_text": "what is said"},

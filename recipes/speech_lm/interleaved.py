@@ -10,7 +10,7 @@ the bundled codec's first level, which sounds by itself; a phone takes about fiv
     for phones in text_as_it_comes: codes += feeding.feed(phones)
     codes += feeding.end()                                # and feeding.stop says why it ended
 
-By alignment instead of by number: --set "stages.lm.spans.frames=None"
+By alignment instead of by number: --set "stages.lm.spans.frames=None"; a word at a time: recipes/speech_lm/spiritlm.py
 """
 
 from slm.backbone.transformer import Transformer

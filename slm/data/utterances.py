@@ -61,7 +61,7 @@ class Utterances:
         return drawn(self.batches, self.row, self.seed, step, rank, world)
 
     def row(self, item: Utterance, draw: np.random.Generator) -> dict[str, Tensor]:
-        others = [o for o in self.others[item.speaker] if o is not item]
+        others = [o for o in self.others[item.speaker] if o.id != item.id]
         text, duration, codes = item.text, item.duration, item.codes
         if others:
             prompt = self.piece(others[int(draw.integers(len(others)))].codes, draw)
