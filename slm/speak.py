@@ -22,7 +22,8 @@ from torch import Tensor
 
 from slm.data import audio as audio_files
 from slm.errors import SlmError
-from slm.flow import SENTENCE, InTurns
+from slm.flow import SENTENCE, Heard, InTurns
+from slm.guided import Guided
 from slm.model import Model
 from slm.model import load as load_folder
 from slm.prompt import Prompt, heard_at
@@ -40,7 +41,8 @@ PIECE = 160  # characters spoken in one breath
 class Speech:
     """What was said. audio [N] float32 at `rate` Hz; rtf is wall time over seconds of speech.
 
-    stop_reason: "end" (all of it was said), "length", "loop" (see slm/stream/sample.py) or "silence".
+    stop_reason: "end" (all of it was said), "length", "loop" (see slm/stream/sample.py) or "silence". over: whether a piece of the text
+    ends with it; a stretch that goes on has no other reason than "end" yet.
     """
 
     audio: Tensor
@@ -48,6 +50,7 @@ class Speech:
     stop_reason: str
     seed: int
     rtf: float = 0.0
+    over: bool = True
 
     @property
     def seconds(self) -> float:
@@ -92,7 +95,7 @@ class Speaker:
     def stream(
         self, text: str | Iterable[str], voice: Any = None, voice_text: str | None = None, seed: int = 0, description: str = ""
     ) -> Iterator[Speech]:
-        """The same samples as `speak`, piece by piece (a sentence or a clause), each as soon as it is made.
+        """The same samples as `speak`, piece by piece (a sentence or a clause) or sooner, in stretches of one, each as soon as it is made.
 
         The text may come bit by bit, as a language model writes it, and is spoken as soon as a piece of it is complete; a model of text
         and speech in turns (slm/stage/interleaved.py) speaks while a sentence is still being written. The samples are the same.
@@ -111,7 +114,7 @@ class Speaker:
             yield from self._flow(chain([first], parts), prompt, seed)
             return
         for i, part in enumerate(chain([first], parts)):
-            yield self._piece(part, prompt, seed, i)
+            yield from self._piece(part, prompt, seed, i)
 
     def voice(self, source: Any = None, text: str | None = None, description: str = "") -> Prompt:
         """A path, Speech, Prompt or None -> Prompt. Of a long recording the three seconds with the most speech are heard."""
@@ -134,35 +137,49 @@ class Speaker:
         heard = heard_at(self.rate, audio, rate)
         return self.codec.decode(self.codec.encode(heard[None]), heard.shape[-1])[0], self.rate
 
-    def _piece(self, text: str, prompt: Prompt, seed: int, index: int) -> Speech:
-        """One piece, tried again once, with another seed, if it did not come to a good end. SlmError if nothing was said at all."""
-        began = time.perf_counter()
+    def _piece(self, text: str, prompt: Prompt, seed: int, index: int) -> Iterator[Speech]:
+        """One piece in stretches, tried again once, with another seed, if the first did not come to a good end. SlmError if it is empty."""
+        began, samples = time.perf_counter(), 0
         for attempt in range(2):
-            audio, reason = self._try(text, prompt, ((seed * 7919 + index) * 2 + attempt) % 2**63)
-            if reason == "end":
+            stretches = iter(self._try(text, prompt, ((seed * 7919 + index) * 2 + attempt) % 2**63))
+            first = next(stretches)
+            if first[1] in (None, "end"):
                 break
-        if not len(audio):
-            raise SlmError(f"the model ended before it said anything of {text[:40]!r}, twice; another --seed may help, or more training")
-        return Speech(audio, self.rate, reason, seed, (time.perf_counter() - began) / (len(audio) / self.rate))
+        for audio, reason in chain([first], stretches):
+            samples += len(audio)
+            if not samples:
+                raise SlmError(
+                    f"the model ended before it said anything of {text[:40]!r}, twice; another --seed may help, or more training"
+                )
+            rtf = (time.perf_counter() - began) / (samples / self.rate)
+            yield Speech(audio, self.rate, reason or "end", seed, rtf, over=reason is not None)
 
     def _flow(self, words: Iterator[Word], prompt: Prompt, seed: int) -> Iterator[Speech]:
         """A stretch at a time; "end" of one that goes on. SlmError if nothing was said at all."""
         began, said = time.perf_counter(), 0
         for audio, reason in self.way.flow(words, prompt, seed):
             said += len(audio)
-            yield Speech(audio, self.rate, reason or "end", seed, (time.perf_counter() - began) / max(1, said) * self.rate)
+            rtf = (time.perf_counter() - began) / max(1, said) * self.rate
+            yield Speech(audio, self.rate, reason or "end", seed, rtf, over=reason is not None)
         if not said:
             raise SlmError("the model ended before it said anything; another --seed may help, or more training")
 
     @torch.inference_mode()
-    def _try(self, text: str, prompt: Prompt, seed: int) -> tuple[Tensor, str]:
-        audio, reason = self.way.say(text, prompt, seed)
-        if not len(audio):
-            return audio, "empty"
-        audio = fade(audio, self.rate)
-        if not audio.isfinite().all() or audio.square().mean().sqrt() < 1e-3:
-            return audio.nan_to_num(), "silence"
-        return audio, reason
+    def _try(self, text: str, prompt: Prompt, seed: int) -> Iterator[Heard]:
+        """A piece as its way says it, in one stretch or several, faded where it begins and ends."""
+        flowing = isinstance(self.way, Guided)
+        begins = True
+        for audio, reason in self.way.flow(text, prompt, seed) if flowing else [self.way.say(text, prompt, seed)]:
+            if not len(audio):
+                yield audio, "empty"
+                return
+            audio = fade(audio, self.rate, begins, reason is not None)
+            if not audio.isfinite().all() or (begins and audio.square().mean().sqrt() < 1e-3):
+                audio, reason = audio.nan_to_num(), "silence"
+            yield audio, reason
+            if reason == "silence":
+                return
+            begins = False
 
 
 def _bounded(bits: Iterable[str]) -> Iterator[str]:
@@ -175,13 +192,15 @@ def _bounded(bits: Iterable[str]) -> Iterator[str]:
         yield bit
 
 
-def fade(audio: Tensor, rate: int, seconds: float = 0.005) -> Tensor:
-    """audio [N] with short ramps at both ends, so that pieces join without a click."""
+def fade(audio: Tensor, rate: int, begins: bool, ends: bool, seconds: float = 0.005) -> Tensor:
+    """audio [N] with short ramps where it begins and where it ends, so that pieces join without a click."""
     n = min(int(seconds * rate), len(audio) // 2)
     ramp = torch.linspace(0, 1, n)
     audio = audio.clone()
-    audio[:n] *= ramp
-    audio[len(audio) - n :] *= ramp.flip(0)
+    if begins:
+        audio[:n] *= ramp
+    if ends:
+        audio[len(audio) - n :] *= ramp.flip(0)
     return audio
 
 

@@ -3,7 +3,7 @@
     P prompt frames   T frames   Q levels   U units   E latent width   N samples
 
     way      stages              hears of a voice             systems
-    Guided   semantic, acoustic  three seconds                the default voice
+    Guided   semantic, acoustic  three seconds                the default voice (slm/guided.py)
     GoesOn   ar, nar             a recording, and its text    VALL-E, RALL-E, HAM-TTS
     Best     ar, rerank          three seconds                Tortoise
     Units    units, codes        three seconds                Make-A-Voice
@@ -26,13 +26,13 @@ from torch import Tensor
 
 from slm.errors import SlmError
 from slm.flow import InTurns
+from slm.guided import Guided
 from slm.model import ALIGNER, Model
 from slm.prompt import Prompt, aligned, clip, heard_at, loud_part
 from slm.stage.interleaved import Interleaved
 from slm.stage.lm import LM
 from slm.stage.tasks import Tasks
 
-LEAD, TAIL = 8, 14  # frames of silence kept at a piece's ends
 LONGEST = 12.0  # seconds of a voice that a model goes on from
 READINGS = 8  # of a text, of which the best is kept
 
@@ -67,37 +67,6 @@ def way(model: Model) -> Way:
     if isinstance(lm, LM) and [part.name for part in lm.parts] == ["text", "acoustic"]:
         return (Told if lm.description else Alone)(model)
     raise SlmError(f"{model.folder} does not speak a text: its stages are {', '.join(sorted(there)) or 'none'}")
-
-
-class Guided:
-    """Durations first, then the first level of the frames they sum to, then all levels: nothing can be skipped, repeated or endless."""
-
-    voiced = True
-
-    def __init__(self, model: Model) -> None:
-        self.codec, self.text, self.speaks = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.recipe.speaks
-        self.semantic, self.acoustic = model.stages["semantic"], model.stages["acoustic"]
-        config = self.acoustic.config
-        masked = {"passes": list(config.passes), "temperature": config.temperature, "mean": config.mean}
-        self.settings = {"sampling": sampling(self.semantic), "pace": self.semantic.config.pace} | masked
-
-    def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
-        return Prompt(clip(self.codec, audio, rate, name), text=text)
-
-    def say(self, text: str, prompt: Prompt, seed: int) -> Said:
-        batch = self.semantic.run({"text": [self.text.encode(text)], "prompt": [latents(self.codec, prompt)]}, [seed])
-        reason = batch["stop"][0]
-        batch |= {"given": batch["semantic"], "prompt_codes": [prompt.codes]}
-        if "semantic_chances" in batch:
-            batch["given_chances"] = batch["semantic_chances"]
-        batch = self.acoustic.run(batch, [seed])
-        if "latent" in batch:
-            latent = batch["latent"][0].T  # [E,T]
-        else:
-            latent = self.codec.codebooks.decode(batch[self.speaks][0][None])[0]
-        lead, tail = (int(batch["duration"][0][i]) for i in (0, -1))
-        latent = latent[:, max(0, lead - LEAD) : latent.shape[1] - max(0, tail - TAIL)]
-        return self.codec.sound(latent[None])[0, 0], reason
 
 
 class GoesOn:

@@ -72,7 +72,7 @@ def test_anything_that_can_be_said_can_be_drawn(audio, tmp_path):
 
 def test_a_page_says_what_the_model_says_and_counts_the_pieces(speaker, tone_voice, monkeypatch):
     noise = lambda seed: 0.1 * torch.randn(1600, generator=torch.Generator().manual_seed(seed))  # noqa: E731
-    monkeypatch.setattr(speaker, "_try", lambda text, prompt, seed: (noise(seed), "length" if "," in text else "end"))
+    monkeypatch.setattr(speaker, "_try", lambda text, prompt, seed: [(noise(seed), "length" if "," in text else "end")])
     text = "Hello there. " * 20 + "And so, farewell. " + "Hello there. " * 20
     told = list(app.say(speaker, text, tone_voice, 3))
     assert [done for done, _, _ in told] == list(range(1, told[0][1] + 1)) and len(told) > 3
@@ -109,7 +109,7 @@ def test_a_page_can_be_built_and_speaks_for_one_visitor_at_a_time(speaker):
 
 
 def test_speech_with_a_bad_end_comes_with_a_warning(speaker, tone_voice, monkeypatch):
-    monkeypatch.setattr(speaker, "_try", lambda text, prompt, seed: (tone(300, speaker.rate, 1.0), "loop"))
+    monkeypatch.setattr(speaker, "_try", lambda text, prompt, seed: [(tone(300, speaker.rate, 1.0), "loop")])
     with pytest.warns(UserWarning, match="repeat itself"):
         *_, (wav, png, line) = answer_of(app.build(speaker)).fn("Hello.", tone_voice, 0)
     assert "stop reason: loop" in line and Path(wav).exists() and Path(png).exists()

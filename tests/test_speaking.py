@@ -87,7 +87,7 @@ def test_twenty_thousand_characters_are_spoken_in_pieces(small_model, tone_voice
     """Every piece is reached, in order; the sound itself is left out, which would take minutes."""
     speaker = speak.load(small_model)
     heard = []
-    monkeypatch.setattr(speaker, "_try", lambda text, prompt, seed: (heard.append(text), (torch.full((1600,), 0.1), "end"))[1])
+    monkeypatch.setattr(speaker, "_try", lambda text, prompt, seed: (heard.append(text), [(torch.full((1600,), 0.1), "end")])[1])
     speech = speaker.speak(LONG[:20_000], voice=tone_voice)
     assert " ".join(heard) == LONG[:20_000].strip() and speech.seconds == pytest.approx(len(heard) / 10)
     assert max(map(len, heard)) <= speak.PIECE
@@ -101,7 +101,7 @@ def test_a_text_beyond_the_limit_says_the_limit(small_model, tone_voice, tmp_pat
 def test_a_piece_that_ends_badly_is_tried_once_more_and_never_again(small_model, tone_voice, monkeypatch):
     speaker = speak.load(small_model)
     seeds = []
-    monkeypatch.setattr(speaker, "_try", lambda text, prompt, seed: (seeds.append(seed), (torch.zeros(1600), "silence"))[1])
+    monkeypatch.setattr(speaker, "_try", lambda text, prompt, seed: (seeds.append(seed), [(torch.zeros(1600), "silence")])[1])
     speech = speaker.speak("Hello.", voice=tone_voice, seed=3)
     assert speech.stop_reason == "silence" and len(seeds) == 2 and seeds[0] != seeds[1]
 

@@ -124,7 +124,7 @@ def launch(model: str | Path, host: str, port: int, share: bool = False) -> None
 
 
 def say(speaker: Speaker, text: str, voice: str | Path | None, seed: int) -> Iterator[tuple[int, int, Speech]]:
-    """After each piece: (pieces done, pieces in all, what was said so far). In the end that is what `speaker.speak` says.
+    """After each stretch: (pieces done, pieces in all, what was said so far). In the end that is what `speaker.speak` says.
 
     SlmError where it raises one.
     """
@@ -133,7 +133,9 @@ def say(speaker: Speaker, text: str, voice: str | Path | None, seed: int) -> Ite
     began = time.perf_counter()
     total = len(pieces(text, PIECE))
     said = Speech(torch.zeros(0), speaker.rate, "end", seed)
-    for done, piece in enumerate(speaker.stream(text, voice, seed=seed), 1):
+    done = 0
+    for piece in speaker.stream(text, voice, seed=seed):
+        done += piece.over
         audio = torch.cat([said.audio, piece.audio])
         reason = piece.stop_reason if said.stop_reason == "end" else said.stop_reason
         said = Speech(audio, speaker.rate, reason, seed, (time.perf_counter() - began) / (len(audio) / speaker.rate))

@@ -11,6 +11,7 @@ part that ends by itself. The ids of one step are said independently of each oth
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, field
 
@@ -32,7 +33,7 @@ from slm.data.batch import pad
 from slm.errors import SlmError
 from slm.nn.surprise import surprise
 from slm.stage.multiscale import Depth
-from slm.stage.say import say
+from slm.stage.say import Progress, saying
 from slm.stream.layout import EMPTY, LAYOUTS, frame_of
 from slm.stream.part import Merged, Part, merge
 from slm.stream.sample import Sampling
@@ -311,10 +312,17 @@ class LM(nn.Module):
         A part that the batch lacks goes on from NAME_begins, rows of codes of its levels, where the batch has those.
         With `tell` also NAME_chances, rows [T,C]: how probable each code was where one was drawn, before temperature and top-p.
         """
+        batch = dict(batch)
+        for _ in self.saying(batch, seeds):
+            pass
+        return batch
+
+    def saying(self, batch: dict, seeds: list[int]) -> Iterator[Progress]:
+        """`run` a step at a time, with a look at what was said so far; `batch` itself gets each part that is over, and `stop`."""
         for part in self.parts:
             if part.name not in batch and not part.learn:
                 raise SlmError(f"the stage needs {part.name!r} and was not given it")
-        return say(self, batch, seeds)
+        return saying(self, batch, seeds)
 
 
 def sizes(parts: list[Part], streams: dict[str, Stream]) -> dict[str, int]:

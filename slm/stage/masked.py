@@ -101,8 +101,8 @@ class Masked(nn.Module):
         said = torch.where(wrong, torch.randint_like(known, self.card), known)
         return torch.cat([said, codes[:, self.config.known :]], 1)
 
-    def context(self, batch: dict, lengths: Tensor) -> dict:
-        """What stays the same over all passes: the prompt, the voice, the phones of the frames."""
+    def context(self, batch: dict, lengths: Tensor, at: int | None = None) -> dict:
+        """What stays the same over all passes: the prompt, the voice, the phones of the frames, all of them or those from `at` on."""
         prompt, prompt_lengths = pad(batch["prompt_codes"])  # [B,Q,P]
         latents = self.latents(prompt, self.n_q)
         voice = self.voice(latents, prompt_lengths) if self.voice else None
@@ -110,6 +110,8 @@ class Masked(nn.Module):
         if self.guide:
             features = self.guide.phones(batch[self.config.guide.text])
             rows = [self.guide.frames(f, d) for f, d in zip(features, batch[self.config.guide.duration])]
+            if at is not None:
+                rows = [row[at : at + n] for row, n in zip(rows, lengths.tolist())]
             short = [r.shape[0] for r in rows]
             if short != lengths.tolist():
                 raise SlmError(f"durations sum to {short} frames where the codes have {lengths.tolist()}")
@@ -145,12 +147,15 @@ class Masked(nn.Module):
         return (torch.einsum("bte,bce->btc", said, self.unit[level].to(said.dtype)) + self.bias[level - self.config.known][:, None]).float()
 
     @torch.no_grad()
-    def run(self, batch: dict, seeds: list[int]) -> dict:
-        """Batch with the known levels `given` [G,T] -> the batch with all levels under the codes' name."""
+    def run(self, batch: dict, seeds: list[int], at: int | None = None) -> dict:
+        """Batch with the known levels `given` [G,T] -> the batch with all levels under the codes' name.
+
+        at: the given frames are not all of their text's, but those from this one on, and hear of no others.
+        """
         given, lengths = pad([row.view(-1, row.shape[-1]) for row in batch["given"]])  # [B,G,T]
         rows, _, frames = given.shape
         codes = F.pad(given, (0, 0, 0, self.n_q - given.shape[1]))
-        context = self.context(batch, lengths)
+        context = self.context(batch, lengths, at)
         if self.config.mean:
             codes, latent = self._mean(codes, lengths, context, batch.get("given_chances"))
             said = {"latent": [row[:n] for row, n in zip(latent, lengths.tolist())]}

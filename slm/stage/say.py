@@ -11,10 +11,12 @@ came to its end, is what it hears of such a part while it learns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from slm.backbone.steps import Step, steps
@@ -29,9 +31,17 @@ if TYPE_CHECKING:
     from slm.stage.lm import LM
 
 
-def say(lm: "LM", batch: dict, seeds: list[int]) -> dict:
-    """Batch with the given parts -> batch with the said ones and `stop`, a reason a row."""
-    batch = dict(batch)
+@dataclass
+class Progress:
+    """How far a part has come: its rows, and with `tell` the chances [C] of each step of each row so far."""
+
+    part: Part
+    rows: list[Row]
+    chances: list[list[Tensor]]
+
+
+def saying(lm: "LM", batch: dict, seeds: list[int]) -> Iterator[Progress]:
+    """Batch with the given parts -> what was said after each step. Each part that is over is put into `batch`, and then `stop`."""
     given = [part for part in lm.parts if part.name in batch]
     wanted = [part for part in lm.parts if part.name not in batch]
     if lm.parts[: len(given)] != given:
@@ -41,13 +51,13 @@ def say(lm: "LM", batch: dict, seeds: list[int]) -> dict:
     talk = _listen(lm, batch, given, seeds)
     stops = ["end"] * len(seeds)
     for part in wanted:
-        rows, chances = _say_part(talk, part, batch)
-        batch[part.name] = [_codes(lm, part, row.said) for row in rows]
-        if chances:
-            batch[f"{part.name}_chances"] = chances
-        stops = [row.reason if row.reason != "end" else old for old, row in zip(stops, rows)]
+        for now in _say_part(talk, part, batch):
+            yield now
+        batch[part.name] = [codes_of(lm, part, row.said) for row in now.rows]
+        if part.name in lm.config.tell:
+            batch[f"{part.name}_chances"] = [torch.stack(row) for row in now.chances]
+        stops = [row.reason if row.reason != "end" else old for old, row in zip(stops, now.rows)]
     batch["stop"] = stops
-    return batch
 
 
 @dataclass
@@ -64,6 +74,7 @@ class Talk:
     sight: Sight | None
     state: object
     step: Step | None = None
+    heads: dict[tuple[str, int, bool], tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.step = None if self.lm.backbone.training else steps(self.lm.backbone)
@@ -71,6 +82,16 @@ class Talk:
     @property
     def times(self) -> int:
         return 1 if self.lm.config.guidance == 1 else 2
+
+    def head(self, part: Part, level: int, open: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids [n] that may be told of a level, <eos> only while a row is open, and the weights [n,D] and biases [n] of their scores."""
+        if (part.name, level, open) not in self.heads:
+            first, _ = part.span(self.lm.streams[part.name].n_q)
+            legal = self.lm.legal(part, first + level)
+            if legal[-1] == self.lm.vocabulary.eos and not open:
+                legal = legal[:-1]
+            self.heads[part.name, level, open] = legal, self.lm.head.weight[legal], self.lm.head.bias[legal]
+        return self.heads[part.name, level, open]
 
     def hear(self, ids: Tensor, hint: Tensor | None, active: list[bool], step: int) -> Tensor:
         """ids [B,W] of one step of a part, hint [R,D] -> hidden [R,D] after it; rows that are not active hear nothing."""
@@ -108,12 +129,13 @@ def _listen(lm: "LM", batch: dict, given: list[Part], seeds: list[int]) -> Talk:
     return Talk(lm, generators, voice, features, sight, state)
 
 
-def _say_part(talk: Talk, part: Part, batch: dict) -> tuple[list[Row], list[Tensor]]:
-    """The rows said, and with `tell` the chances [T,C] of each."""
+def _say_part(talk: Talk, part: Part, batch: dict) -> Iterator[Progress]:
+    """What was said after each step, at least once."""
     lm = talk.lm
     due = _due(talk, part, batch)
-    rows, known = _rows(lm, part, batch, due), part.name in lm.config.tell
-    told: list[list[Tensor]] | None = [[] for _ in rows] if known else None
+    rows = _rows(lm, part, batch, due)
+    now = Progress(part, rows, [[] for _ in rows])
+    told = now.chances if part.name in lm.config.tell else None
     ids = torch.full((len(rows), 1), lm.vocabulary.marker(part.of), device=lm.head.weight.device)
     if talk.sight is not None:
         talk.sight.begin(part.name, [row.steps for row in rows] * talk.times, batch)
@@ -122,9 +144,11 @@ def _say_part(talk: Talk, part: Part, batch: dict) -> tuple[list[Row], list[Tens
         hint = None if due is None else torch.stack([_hint(d, rows[r % len(rows)], step) for r, d in enumerate(due)])
         hidden = talk.hear(ids, hint, [step <= row.steps for row in rows], step)  # a finished row hears and draws no more
         if all(step >= row.steps for row in rows):
-            return rows, [torch.stack(row) for row in told or []]
+            yield now
+            return
         ids = _tell(talk, part, rows, step, hidden, told)
         step += 1
+        yield now
 
 
 def _tell(talk: Talk, part: Part, rows: list[Row], step: int, hidden: Tensor, told: list[list[Tensor]] | None) -> Tensor:
@@ -159,13 +183,10 @@ def _tell(talk: Talk, part: Part, rows: list[Row], step: int, hidden: Tensor, to
 def _draw(talk: Talk, part: Part, level: int, rows: list[Row], going: list[int], before: Tensor, told: list[list[Tensor]] | None) -> Tensor:
     """before [R,D] -> an id of `level` for each row of `going`."""
     lm, sampling = talk.lm, talk.lm.config.sampling.get(part.name, Sampling())
-    first, _ = part.span(lm.streams[part.name].n_q)
-    legal = lm.legal(part, first + level)
-    if legal[-1] == lm.vocabulary.eos and not rows[going[0]].open:
-        legal = legal[:-1]
-    scores = lm.score(before[going], legal).float()
+    legal, weight, bias = talk.head(part, level, rows[going[0]].open)
+    scores = F.linear(before if len(going) == len(before) else before[going], weight, bias).float()
     if talk.times == 2:
-        without = lm.score(before[[len(rows) + r for r in going]], legal).float()
+        without = F.linear(before[[len(rows) + r for r in going]], weight, bias).float()
         scores = guided(scores, without, lm.config.guidance)
     if told is not None:
         for r, chances in zip(going, scores.softmax(-1)):
@@ -240,7 +261,7 @@ def _begins(lm: "LM", part: Part, given: list[Tensor] | None) -> list[list[list[
     return found
 
 
-def _codes(lm: "LM", part: Part, said: list[list[int]]) -> Tensor:
+def codes_of(lm: "LM", part: Part, said: list[list[int]]) -> Tensor:
     """Global ids of each level -> local codes [T], or [Q,T] for a stream with levels."""
     stream, device = lm.streams[part.name], lm.head.weight.device
     first, _ = part.span(stream.n_q)

@@ -1,0 +1,104 @@
+"""The default voice's way to say a piece: durations first, then the first level frame by frame, then all levels, in stretches.
+
+    T frames   Q levels   E latent width   N samples
+
+How long everything lasts is known before the first frame is said, so nothing can be skipped, repeated or endless, and where stretches end
+is known too. One sounds as soon as its frames have first levels, and a few more: the finer levels of a stretch hear AHEAD frames that come
+later and BEHIND that came before, which changes them by 4 % of what they are. The samples are the same, streamed or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slm.model import Model
+from slm.prompt import Prompt, clip
+from slm.stage.say import Progress, codes_of
+
+LEAD, TAIL = 8, 14  # frames of silence kept at a piece's ends
+STRETCHES = (25, 120, 240)  # frames of the first, the second and each further stretch: the first to be heard soon, the others to cost less
+AHEAD, BEHIND = 6, 20
+
+
+class Guided:
+    """Stages: semantic (durations, first level), acoustic (all levels)."""
+
+    voiced = True
+
+    def __init__(self, model: Model) -> None:
+        self.codec, self.text, self.speaks = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.recipe.speaks
+        self.semantic, self.acoustic = model.stages["semantic"], model.stages["acoustic"]
+        config, drawn = self.acoustic.config, self.semantic.config.sampling
+        self.settings = {"sampling": {name: asdict(each) for name, each in drawn.items()}, "pace": self.semantic.config.pace}
+        self.settings |= {"passes": list(config.passes), "temperature": config.temperature, "mean": config.mean}
+        self.settings |= {"stretches": list(STRETCHES), "ahead": AHEAD, "behind": BEHIND}
+
+    def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
+        return Prompt(clip(self.codec, audio, rate, name), text=text)
+
+    def say(self, text: str, prompt: Prompt, seed: int) -> tuple[Tensor, str]:
+        said = list(self.flow(text, prompt, seed))
+        return torch.cat([audio for audio, _ in said]), said[-1][1] or "end"
+
+    def flow(self, text: str, prompt: Prompt, seed: int) -> Iterator[tuple[Tensor, str | None]]:
+        """-> audio [N] of each stretch; with the last, why it ended."""
+        latents = self.codec.codebooks.decode(prompt.codes[None])[0].T  # [P,E]
+        batch: dict[str, Any] = {"text": [self.text.encode(text)], "prompt": [latents], "prompt_codes": [prompt.codes]}
+        sounding, edges = None, []
+        for now in self.semantic.saying(batch, [seed]):
+            if now.part.name != "semantic":
+                continue
+            frames, said = now.rows[0].frames, len(now.rows[0].said[0])
+            if sounding is None:
+                lead, tail = (int(batch["duration"][0][i]) for i in (0, -1))
+                start, stop = max(0, lead - LEAD), frames - max(0, tail - TAIL)
+                edges = stretches(start, stop) if hasattr(self.codec, "receptive_field") else [start, stop]
+                sounding = Sounding(self.codec)
+            while len(edges) > 1 and said >= min(frames, edges[1] + AHEAD):
+                start, stop = edges[0], edges[1]
+                edges = edges[1:]
+                low, high = max(0, start - BEHIND), min(frames, stop + AHEAD)
+                fine = self._fine(batch, now, low, high, seed)
+                yield sounding.sound(fine[:, start - low :], stop - start), "end" if len(edges) == 1 else None
+            if len(edges) == 1:
+                return
+
+    def _fine(self, batch: dict, now: Progress, low: int, high: int, seed: int) -> Tensor:
+        """Frames low .. high of what was said -> their latents [E,T], all levels."""
+        first = codes_of(self.semantic, now.part, [now.rows[0].said[0][low:high]])
+        given = {name: batch[name] for name in ("text", "duration", "prompt_codes")} | {"given": [first]}
+        if now.chances[0]:
+            given["given_chances"] = [torch.stack(now.chances[0][low:high])]
+        done = self.acoustic.run(given, [seed + low], at=low)
+        return done["latent"][0].T if "latent" in done else self.codec.codebooks.decode(done[self.speaks][0][None])[0]
+
+
+def stretches(start: int, stop: int) -> list[int]:
+    """Where the stretches of frames start .. stop begin, and where the last ends; one that would leave less than its half takes all."""
+    edges, sizes = [start], list(STRETCHES)
+    while edges[-1] < stop:
+        size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
+        end = edges[-1] + size
+        edges.append(stop if stop - end < size // 2 else end)
+    return edges
+
+
+class Sounding:
+    """Latents as they come -> audio. Those behind a stretch sound with it as they are then thought to be."""
+
+    def __init__(self, codec: Any) -> None:
+        self.codec, self.around = codec, getattr(codec, "receptive_field", 0)  # one without is given all at once
+        self.past: Tensor | None = None  # latents [E,T] that sounded last
+
+    def sound(self, latent: Tensor, frames: int) -> Tensor:
+        """latent [E,T], of which the first `frames` sound now -> audio [N]"""
+        heard = latent if self.past is None else torch.cat([self.past, latent], 1)
+        begin = heard.shape[1] - latent.shape[1]
+        audio = self.codec.sound(heard[None])[0, 0, begin * self.codec.hop : (begin + frames) * self.codec.hop]
+        self.past = heard[:, max(0, begin + frames - self.around) : begin + frames]
+        return audio
