@@ -621,3 +621,26 @@ def test_masked_units_can_be_learned():
         optimiser.step()
         history.append(float(loss.detach()))
     assert sum(history[-5:]) < 0.5 * sum(history[:5])
+
+
+def test_a_second_round_goes_on_from_the_first(tmp_path):
+    torch.manual_seed(0)
+    small = SpeechEncoder.Config(widths=(8,) * 7, dim=8, depth=1, heads=2, hidden=16, positions=9, groups=2)
+    first = MaskedUnits.Config(small, card=4, dim=4).build()
+    first.write(tmp_path / "first")
+    second = MaskedUnits.Config(str(tmp_path / "first"), card=7, dim=4).build()
+    assert second.encoder.training and all(weight.requires_grad for weight in second.encoder.parameters())
+    for (name, a), b in zip(first.encoder.state_dict().items(), second.encoder.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert MaskedUnits.Config(small, card=7).build().encoder.state_dict().keys() == second.encoder.state_dict().keys()
+
+
+def test_a_second_round_needs_an_encoder_to_go_on_from(tmp_path):
+    from slm_tokenizers import stored
+    from slm_tokenizers.codec import tiny
+
+    stored.save(tiny().build(), tmp_path / "codec")
+    with pytest.raises(SlmError, match="holds a Codec"):
+        MaskedUnits.Config(str(tmp_path / "codec")).build()
+    with pytest.raises(SlmError, match="missing or damaged"):
+        MaskedUnits.Config(str(tmp_path / "nothing")).build()

@@ -4,9 +4,10 @@
     slm train recipes/represent/hubert.py --stage second --out runs/hubert     # units: clusters of a middle layer of `first`
     slm train recipes/represent/hubert.py --stage units --out runs/hubert      # clusters of a middle layer of `second`
 
-Leaves runs/hubert/units, a tokenizer. Half of the loss is on frames that are heard (the paper's alpha): with hidden ones alone the
-convolutions have hardly begun to learn after thousands of small batches. BASE has alpha = 1 and is `SpeechEncoder.Config()` with 100
-units, then 500 of layer 6, crops of 15 s, 250,000 and 400,000 steps at 5e-4. Expect units that tell phones apart better than MFCC's.
+Leaves runs/hubert/units, a tokenizer. Half of the first round's loss is on frames that are heard (the paper's alpha): with hidden ones
+alone the convolutions have hardly begun to learn after thousands of small batches. The second round goes on from the first's weights,
+for which BASE has no need, with hidden frames alone and more and shorter gaps. BASE has alpha = 1 and is `SpeechEncoder.Config()` with
+100 units, then 500 of layer 6, crops of 15 s, 250,000 and 400,000 steps at 5e-4. Expect units that tell phones better than MFCC's do.
 """
 
 from slm.data.madeup import MadeUpSounds
@@ -29,7 +30,7 @@ def recipe(out: str = "runs/hubert") -> Recipe:
     return Recipe(
         stages={
             "first": MaskedUnits.Config(encoder, card=50, alpha=0.5),
-            "second": MaskedUnits.Config(encoder, card=100, alpha=0.5),
+            "second": MaskedUnits.Config(f"{out}/first", card=100, masking=Masking(start=0.1, span=5)),
             "units": Units.Config(f"{out}/second", layer=2, card=100),
         },
         data={"first": Labelled(sounds, mfcc), "second": Labelled(sounds, middle), "units": sounds},

@@ -27,7 +27,7 @@ class MaskedUnits(nn.Module):
 
     @dataclass
     class Config:
-        encoder: SpeechEncoder.Config = field(default_factory=SpeechEncoder.Config)
+        encoder: SpeechEncoder.Config | str = field(default_factory=SpeechEncoder.Config)  # or the folder of one, to go on from
         card: int = 100  # K
         dim: int = 256  # E
         masking: Masking = field(default_factory=lambda: Masking(start=0.08))
@@ -42,7 +42,7 @@ class MaskedUnits(nn.Module):
     def __init__(self, config: "MaskedUnits.Config") -> None:
         super().__init__()
         self.config = config
-        self.encoder = config.encoder.build()
+        self.encoder = begun(config.encoder) if isinstance(config.encoder, str) else config.encoder.build()
         self.final_proj = nn.Linear(self.encoder.dim, config.dim)
         self.embed = nn.Parameter(torch.rand(config.card, config.dim))
 
@@ -89,3 +89,13 @@ class MaskedUnits(nn.Module):
         from slm_tokenizers.stored import save
 
         save(self.encoder, folder, exact=True)
+
+
+def begun(folder: str) -> SpeechEncoder:
+    """A trained encoder, to learn further. SlmError if the folder holds none."""
+    from slm_tokenizers.stored import load
+
+    encoder = load(folder)
+    if not isinstance(encoder, SpeechEncoder):
+        raise SlmError(f"{folder} holds a {type(encoder).__name__}; hidden units are predicted by a SpeechEncoder")
+    return encoder.requires_grad_(True).train()
