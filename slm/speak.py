@@ -10,6 +10,7 @@ N samples
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -168,18 +169,17 @@ class Speaker:
     def _try(self, text: str, prompt: Prompt, seed: int) -> Iterator[Heard]:
         """A piece as its way says it, in one stretch or several, faded where it begins and ends."""
         flowing = isinstance(self.way, Guided)
-        begins = True
+        samples, energy = 0, 0.0
         for audio, reason in self.way.flow(text, prompt, seed) if flowing else [self.way.say(text, prompt, seed)]:
             if not len(audio):
                 yield audio, "empty"
                 return
-            audio = fade(audio, self.rate, begins, reason is not None)
-            if not audio.isfinite().all() or (begins and audio.square().mean().sqrt() < 1e-3):
-                audio, reason = audio.nan_to_num(), "silence"
-            yield audio, reason
-            if reason == "silence":
+            audio = fade(audio, self.rate, not samples, reason is not None)
+            samples, energy = samples + len(audio), energy + float(audio.square().sum())
+            if not math.isfinite(energy):
+                yield audio.nan_to_num(), "silence"
                 return
-            begins = False
+            yield audio, "silence" if reason and energy < 1e-6 * samples else reason
 
 
 def _bounded(bits: Iterable[str]) -> Iterator[str]:

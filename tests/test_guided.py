@@ -85,3 +85,20 @@ def test_known_latents_sound_in_stretches_as_at_once():
     for start, stop in ((0, 30), (30, 31), (31, 90), (90, 120)):
         found.append(sounding.sound(latent[:, start : stop + codec.receptive_field], stop - start))
     assert (torch.cat(found) - whole).abs().max() <= 1e-5 * whole.abs().max()
+
+
+def test_a_quiet_beginning_is_no_silence_and_a_broken_stretch_ends_it(monkeypatch):
+    speaker = speak.load("default")
+    quiet, loud, broken = torch.full((1600,), 1e-5), torch.full((1600,), 0.1), torch.full((1600,), torch.nan)
+
+    def told(*stretches):
+        flow = [(audio, "end" if i == len(stretches) - 1 else None) for i, audio in enumerate(stretches)]
+        monkeypatch.setattr(speaker.way, "flow", lambda text, prompt, seed: iter(flow))
+        speech = speaker.speak("Hello.")
+        assert speech.audio.isfinite().all()
+        return speech.stop_reason, len(speech.audio)
+
+    assert told(quiet, loud) == ("end", 3200)
+    assert told(quiet, quiet) == ("silence", 3200)
+    assert told(loud, broken, loud) == ("silence", 3200)
+    assert told(broken, loud) == ("silence", 1600)
