@@ -21,7 +21,7 @@ from slm.prompt import Prompt, clip
 from slm.stage.say import Progress, codes_of
 
 LEAD, TAIL = 8, 14  # frames of silence kept at a piece's ends
-STRETCHES = (25, 120, 240)  # frames of the first, the second and each further stretch: the first to be heard soon, the others to cost less
+STRETCHES = (25, 90, 240)  # frames of the first, the second, each further stretch: soon to be heard, ready before the last is over, cheap
 AHEAD, BEHIND = 6, 20
 
 
