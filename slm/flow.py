@@ -16,8 +16,9 @@ from torch import Tensor
 
 from slm.errors import SlmError
 from slm.model import Model
-from slm.prompt import Prompt, clip
-from slm_tokenizers.text.phonemes import Phonemes
+from slm.prompt import Prompt, clip, latents
+from slm.stream.sample import settings
+from slm_tokenizers.text.phonemes import IDS, Phonemes
 from slm_tokenizers.text.split import Word, words
 
 SENTENCE = 160  # characters after which a sentence is taken to end
@@ -35,7 +36,7 @@ class InTurns:
         self.codec, self.text, self.lm = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.stages["lm"]
         if not isinstance(self.text, Phonemes):
             raise SlmError(f"{model.folder} reads {type(self.text).__name__}: only of phonemes it is known when a word is complete")
-        self.settings = {"sampling": vars(self.lm.config.sampling), "spans": vars(self.lm.config.spans)}
+        self.settings = {"sampling": settings(self.lm.config.sampling), "spans": vars(self.lm.config.spans)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
         return Prompt(clip(self.codec, audio, rate, name), text=text)
@@ -47,11 +48,11 @@ class InTurns:
 
     def flow(self, told: Iterable[Word], prompt: Prompt, seed: int) -> Iterator[Heard]:
         """Words as they come -> their audio in stretches, the last of each sentence with the reason why it ended."""
-        latents = self.codec.codebooks.decode(prompt.codes[None])[0].T  # [P,E]
+        voice = latents(self.codec, prompt)  # [P,E]
         utterance, feeding, sounding = 0, None, None
         for phones, last in spoken(told, self.text):
             if feeding is None:
-                feeding, sounding = self.lm.speak((seed * 7919 + utterance) % 2**63, latents), Sounding(self.codec)
+                feeding, sounding = self.lm.speak((seed * 7919 + utterance) % 2**63, voice), Sounding(self.codec)
             for code in feeding.feed(phones):
                 yield from sounding.push(code)
             if last:
@@ -75,7 +76,7 @@ def spoken(told: Iterable[Word], text: Phonemes) -> Iterator[tuple[Tensor, bool]
         marked = waiting.rstrip("\"'”’)]")[-1:] in tuple(",.;:?!…—")
         phones = phones[0 if first else 1 : None if word.last or marked else -1]
         waiting, first = "", word.last
-        yield torch.tensor([text.symbols.index(phone) for phone in phones]), word.last
+        yield torch.tensor([IDS[phone] for phone in phones]), word.last
 
 
 class Sounding:

@@ -10,15 +10,15 @@ later and BEHIND that came before, which changes them by 4 % of what they are. T
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from slm.model import Model
-from slm.prompt import Prompt, clip
+from slm.prompt import Prompt, clip, latents
 from slm.stage.say import Progress, codes_of
+from slm.stream.sample import settings
 
 LEAD, TAIL = 8, 14  # frames of silence kept at a piece's ends
 STRETCHES = (25, 90, 240)  # frames of the first, the second, each further stretch: soon to be heard, ready before the last is over, cheap
@@ -33,8 +33,8 @@ class Guided:
     def __init__(self, model: Model) -> None:
         self.codec, self.text, self.speaks = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.recipe.speaks
         self.semantic, self.acoustic = model.stages["semantic"], model.stages["acoustic"]
-        config, drawn = self.acoustic.config, self.semantic.config.sampling
-        self.settings = {"sampling": {name: asdict(each) for name, each in drawn.items()}, "pace": self.semantic.config.pace}
+        config = self.acoustic.config
+        self.settings = {"sampling": settings(self.semantic.config.sampling), "pace": self.semantic.config.pace}
         self.settings |= {"passes": list(config.passes), "temperature": config.temperature, "mean": config.mean}
         self.settings |= {"stretches": list(STRETCHES), "ahead": AHEAD, "behind": BEHIND}
 
@@ -47,8 +47,7 @@ class Guided:
 
     def flow(self, text: str, prompt: Prompt, seed: int) -> Iterator[tuple[Tensor, str | None]]:
         """-> audio [N] of each stretch; with the last, why it ended."""
-        latents = self.codec.codebooks.decode(prompt.codes[None])[0].T  # [P,E]
-        batch: dict[str, Any] = {"text": [self.text.encode(text)], "prompt": [latents], "prompt_codes": [prompt.codes]}
+        batch: dict[str, Any] = {"text": [self.text.encode(text)], "prompt": [latents(self.codec, prompt)], "prompt_codes": [prompt.codes]}
         sounding, edges = None, []
         for now in self.semantic.saying(batch, [seed]):
             if now.part.name != "semantic":

@@ -1,6 +1,6 @@
 """A voice as a model hears it, made of a recording.
 
-C channels   N samples   Q levels   P prompt frames   L phones
+C channels   N samples   Q levels   P prompt frames   E latent width   L phones
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ def aligned(codec: Any, aligner: Any, bins: PitchBins | None, audio: Tensor, tex
     prosody = {} if bins is None else {"pitch": bins.encode(by_phone(hertz, duration))}
     phones, duration, codes = shorten(phones, duration, codes, Aligned.longest)
     return Prompt(codes, text=text, phones=phones, prosody=prosody | {"duration": duration})
+
+
+def latents(codec: Any, prompt: Prompt) -> Tensor:
+    """The voice as a stage hears it [P,E]."""
+    return codec.codebooks.decode(prompt.codes[None])[0].T
 
 
 def heard_at(wanted: int, audio: Tensor, rate: int) -> Tensor:

@@ -18,7 +18,6 @@ once, and tells why it ended. A model that says one level alone sounds from that
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import torch
@@ -28,10 +27,11 @@ from slm.errors import SlmError
 from slm.flow import InTurns
 from slm.guided import Guided
 from slm.model import ALIGNER, Model
-from slm.prompt import Prompt, aligned, clip, heard_at, loud_part
+from slm.prompt import Prompt, aligned, clip, heard_at, latents, loud_part
 from slm.stage.interleaved import Interleaved
 from slm.stage.lm import LM
 from slm.stage.tasks import Tasks
+from slm.stream.sample import settings
 
 LONGEST = 12.0  # seconds of a voice that a model goes on from
 READINGS = 8  # of a text, of which the best is kept
@@ -89,7 +89,7 @@ class GoesOn:
                 f"{model.folder} goes on from the {' and '.join(self.prosody)} of each phone of a voice, and has no {ALIGNER}/ to hear "
                 "them with: `slm align data/train` makes data/aligner, copy it there"
             )
-        self.settings = {"sampling": sampling(self.ar)}
+        self.settings = {"sampling": settings(self.ar.config.sampling)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
         if not text.strip():
@@ -123,7 +123,7 @@ class Best:
     def __init__(self, model: Model) -> None:
         self.codec, self.text = model.tokenizers[model.recipe.speaks], model.tokenizers["text"]
         self.ar, self.ranker = model.stages["ar"], model.stages["rerank"]
-        self.settings = {"sampling": sampling(self.ar), "readings": READINGS}
+        self.settings = {"sampling": settings(self.ar.config.sampling), "readings": READINGS}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
         return Prompt(clip(self.codec, audio, rate, name), text=text)
@@ -145,7 +145,7 @@ class Units:
         self.codec, self.text, self.units = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.tokenizers["units"]
         self.first, self.second = model.stages["units"], model.stages["codes"]
         self.part = self.second.parts[-1]
-        self.settings = {"sampling": sampling(self.first) | sampling(self.second)}
+        self.settings = {"sampling": settings(self.first.config.sampling) | settings(self.second.config.sampling)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
         part = loud_part(heard_at(self.codec.rate, audio, rate), self.codec.rate, self.codec.hop, name)
@@ -170,7 +170,7 @@ class Alone:
 
     def __init__(self, model: Model) -> None:
         self.codec, self.text, self.lm = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.stages["lm"]
-        self.settings = {"sampling": sampling(self.lm)}
+        self.settings = {"sampling": settings(self.lm.config.sampling)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
         return Prompt(clip(self.codec, audio, rate, name), text=text)
@@ -189,7 +189,7 @@ class Told:
         self.codec, self.text, self.lm = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.stages["lm"]
         self.name = self.lm.config.description.text
         self.letters = model.tokenizers[self.name]
-        self.settings = {"sampling": sampling(self.lm)}
+        self.settings = {"sampling": settings(self.lm.config.sampling)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
         raise SlmError(HEARS_NONE)
@@ -209,7 +209,7 @@ class Asked:
     def __init__(self, model: Model) -> None:
         self.codec, self.text = model.tokenizers[model.recipe.speaks], model.tokenizers["text"]
         self.tasks = next(stage for stage in model.stages.values() if isinstance(stage, Tasks) and "say" in stage.names)
-        self.settings = {"sampling": sampling(self.tasks.lm)}
+        self.settings = {"sampling": settings(self.tasks.lm.config.sampling)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
         raise SlmError("this model speaks in voices of its own; leave out --voice")
@@ -218,17 +218,6 @@ class Asked:
         given, said = self.tasks.parts("say")[-2:]
         done = self.tasks.run({given.name: [self.text.encode(text)]}, [seed], "say")
         return sound(self.codec, done[said.name][0]), done["stop"][0]
-
-
-def sampling(lm: LM) -> dict[str, Any]:
-    """How a language model draws: by part, or all alike."""
-    drawn = lm.config.sampling
-    return {name: asdict(each) for name, each in drawn.items()} if isinstance(drawn, dict) else asdict(drawn)
-
-
-def latents(codec: Any, prompt: Prompt) -> Tensor:
-    """The voice as a stage hears it [P,E]."""
-    return codec.codebooks.decode(prompt.codes[None])[0].T
 
 
 def sound(codec: Any, codes: Tensor) -> Tensor:

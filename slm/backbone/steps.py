@@ -32,10 +32,10 @@ Step = Callable[[Tensor, Any], Tensor]
 def steps(backbone: nn.Module) -> Step | None:
     """`backbone.step` itself where there is no faster way: beside a Llama's or Mamba-2's own layers, and on a GPU.
 
-    None for a backbone that takes no step in place. For inference: nothing is dropped, and what is changed in the backbone afterwards
-    is not seen.
+    None for a backbone that takes no step in place, or is being trained: nothing is dropped, and what is changed in the backbone
+    afterwards is not seen.
     """
-    if not isinstance(backbone, (Mamba2, Transformer)):
+    if backbone.training or not isinstance(backbone, (Mamba2, Transformer)):
         return None
     on_cpu = next(backbone.parameters()).device.type == "cpu"
     if on_cpu and isinstance(backbone, Mamba2):

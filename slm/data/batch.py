@@ -8,6 +8,7 @@ Ids are torch.long. Rows of `features` and `latent` have time first: pad them wi
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,13 @@ def collate(rows: Sequence[dict[str, Tensor]]) -> Batch:
         if row.keys() != names:
             raise SlmError(f"Rows of a batch must have the same entries, not {sorted(names)} and {sorted(row)}.")
     return {name: [row[name] for row in rows] for name in names}
+
+
+def coded(batch: Batch, codec: Any) -> Batch:
+    """A batch with audio [B,1,N] -> the same with its codes [B,Q,T] and, where the codec has codebooks, their latent [B,T,D]."""
+    codes, books = codec.encode(batch["audio"]), getattr(codec, "codebooks", None)
+    told = {**batch, "codes": codes}
+    return told if books is None else told | {"latent": books.decode(codes).transpose(1, 2)}
 
 
 def to(batch: Batch, device: torch.device | str) -> Batch:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slm.data.batch import coded
 from slm.data.utterances import Utterance, Utterances
 
 
@@ -60,10 +61,7 @@ class MadeUpCrops:
             audio.append(samples[:, : frames * c.hop])
             teacher.append(text.repeat_interleave(duration)[:frames])
         batch = {"audio": torch.stack(audio), "teacher": torch.stack(teacher)}
-        if self.codec is None:
-            return batch
-        codes = self.codec.encode(batch["audio"])
-        return {**batch, "codes": codes, "latent": self.codec.codebooks.decode(codes).transpose(1, 2)}
+        return batch if self.codec is None else coded(batch, self.codec)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from slm.data.aligned import frame_classes, read_phones
 from slm.data.audio import FULL
+from slm.data.batch import coded
 from slm.errors import SlmError
 
 
@@ -72,11 +73,7 @@ class SoundCrops:
         rows = [self._row(draw) for _ in range(self.config.batch)]
         audio, labels = (np.stack(column) for column in zip(*rows))
         batch = {"audio": torch.from_numpy(audio)[:, None], "teacher": torch.from_numpy(labels).long()}
-        if self.codec is None:
-            return batch
-        batch["codes"] = self.codec.encode(batch["audio"])
-        books = getattr(self.codec, "codebooks", None)
-        return batch if books is None else {**batch, "latent": books.decode(batch["codes"]).transpose(1, 2)}
+        return batch if self.codec is None else coded(batch, self.codec)
 
     def _row(self, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         clip, labels = self.clips[int(np.searchsorted(self.ends, draw.integers(self.ends[-1]), side="right"))]

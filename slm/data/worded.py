@@ -51,7 +51,8 @@ def read(of: Aligned, items: list[Utterance], text: Phonemes) -> dict[str, Tenso
 
 def numbered(text: Phonemes, said: str, phones: Tensor) -> Tensor:
     """What was said, and its phones [L] as they were heard, pauses anywhere -> the number of the word of each [L]. SlmError if others."""
-    due = [(phone, number) for number, (_, word) in enumerate(_spoken(text, said)) for phone in word]
+    words = [phones for word, phones in text.words(said) if word]  # a pause is no word
+    due = [(phone, number) for number, word in enumerate(words) for phone in word]
     found, told = [], iter(due)
     for id in phones.tolist():
         if id == text.sil:
@@ -62,11 +63,6 @@ def numbered(text: Phonemes, said: str, phones: Tensor) -> Tensor:
             raise SlmError(f"the phones that were aligned are not those of {said[:40]!r}; run slm align again")
         found.append(number)
     return torch.tensor(found)
-
-
-def _spoken(text: Phonemes, said: str) -> list[tuple[str, list[str]]]:
-    """The words of a text without its pauses."""
-    return [(word, phones) for word, phones in text.words(said) if word]
 
 
 class WordedRows:

@@ -13,13 +13,14 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from slm.backbone.state import reorder
 from slm.errors import SlmError
 from slm.stage.lm import LM
 from slm.stage.row import Row
-from slm.stage.say import _due, _hint, _listen, _rows, codes_of
+from slm.stage.say import Talk, _due, _hint, _listen, _rows, codes_of
 from slm.stream.layout import EMPTY
 from slm.stream.part import Part
 
@@ -60,27 +61,25 @@ def search(lm: LM, batch: dict, width: int = 4) -> dict:
         if talk.voice is not None:
             x = x + talk.voice[:, None]
         hidden, state = lm.backbone(x, state)
-        kept, parents = _best(lm, part, kept, hidden[:, -1], step, width)
+        kept, parents = _best(talk, part, kept, hidden[:, -1], step, width)
         state, step = reorder(state, torch.tensor(parents)), step + 1
     best = max(kept, key=lambda k: k.score)
     return batch | {part.name: [codes_of(lm, part, best.row.said)], "stop": [best.row.reason], "score": [best.score]}
 
 
-def _best(lm: LM, part: Part, kept: list[Kept], hidden: Tensor, step: int, width: int) -> tuple[list[Kept], list[int]]:
+def _best(talk: Talk, part: Part, kept: list[Kept], hidden: Tensor, step: int, width: int) -> tuple[list[Kept], list[int]]:
     """hidden [K,D] -> the likeliest sequences one step on, the likeliest first, and which of the old each goes on from."""
     found: list[tuple[float, int, int | None]] = []  # score, parent, id
-    first, _ = part.span(lm.streams[part.name].n_q)
     for parent, (k, h) in enumerate(zip(kept, hidden)):
         level = k.row.level(step, 0)
         if level == EMPTY:
             found.append((k.score, parent, None))
             continue
-        legal = lm.legal(part, first + level)
-        legal = legal[:-1] if legal[-1] == lm.vocabulary.eos and not k.row.open else legal  # [n]
-        chances, at = lm.score(h, legal).double().log_softmax(-1).topk(min(width, len(legal)))
+        legal, weight, bias = talk.head(part, level, k.row.open)  # [n]
+        chances, at = F.linear(h, weight, bias).double().log_softmax(-1).topk(min(width, len(legal)))
         found += [(k.score + chance, parent, id) for chance, id in zip(chances.tolist(), legal[at].tolist())]
     found = sorted(found, key=lambda f: -f[0])[:width]
-    return [_on(lm, kept[parent], score, id, step) for score, parent, id in found], [parent for _, parent, _ in found]
+    return [_on(talk.lm, kept[parent], score, id, step) for score, parent, id in found], [parent for _, parent, _ in found]
 
 
 def _on(lm: LM, k: Kept, score: float, id: int | None, step: int) -> Kept:

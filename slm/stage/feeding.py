@@ -86,7 +86,7 @@ class Saying:
         self.rows = [Turns(stage) for _ in seeds]
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.state = stage.lm.start(len(seeds), None)
-        self.quick = None if stage.training else steps(stage.lm.backbone)
+        self.quick = steps(stage.lm.backbone)
         self.hidden = stage.lm.head.weight.new_zeros(len(seeds), stage.lm.backbone.dim)
 
     @torch.no_grad()

@@ -77,7 +77,7 @@ class Talk:
     heads: dict[tuple[str, int, bool], tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.step = None if self.lm.backbone.training else steps(self.lm.backbone)
+        self.step = steps(self.lm.backbone)
 
     @property
     def times(self) -> int:

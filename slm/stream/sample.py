@@ -15,8 +15,8 @@ Why generation stops (every loop that says something reports one):
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -66,6 +66,11 @@ class Sampling:
         window = self.again_window
         _require(isinstance(window, int) and window >= 1, "again_window", window, "a whole number of at least 1")
         _require(not (self.mean and self.temperature == 0), "temperature", self.temperature, "above 0 where mean is true")
+
+
+def settings(drawn: Sampling | dict[str, Sampling]) -> dict[str, Any]:
+    """How a model draws, all alike or by part, for reports."""
+    return {name: asdict(each) for name, each in drawn.items()} if isinstance(drawn, dict) else asdict(drawn)
 
 
 def sample(
