@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from slm.backbone.steps import columns
 from slm.data import audio as audio_files
 from slm.errors import SlmError
 from slm.flow import SENTENCE, Heard, InTurns
@@ -214,6 +215,8 @@ def load(name: str | Path = "default", threads: int | None = 1) -> Speaker:
     if not folder.is_dir():
         folder = _fetch(str(name))
     model = load_folder(folder)
+    for stage in model.stages.values():
+        columns(stage)
     if threads:
         torch.set_num_threads(threads)
     return Speaker(model)

@@ -63,7 +63,7 @@ def told(backbone: nn.Module) -> tuple[dict, dict]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("ragged", [False, True])
-@pytest.mark.parametrize("dtype, atol", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("dtype, atol", [(torch.float64, 1e-12), (torch.float32, 3e-5)])
 @pytest.mark.parametrize("name, ahead", [(name, False) for name in ALL] + [(name, True) for name in LLAMA | MAMBA])
 def test_a_step_in_place_is_a_step_of_forward(name: str, dtype: torch.dtype, atol: float, ahead: bool, ragged: bool) -> None:
     backbone = lively(name).to(dtype)
