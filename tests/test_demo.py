@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from slm.data import audio as audio_files
-from slm.demo import app, picture
+from slm.demo import app, live, picture
 from slm.errors import SlmError
 from slm.speak import Speech, load
 
@@ -81,6 +81,37 @@ def test_a_page_says_what_the_model_says_and_counts_the_pieces(speaker, tone_voi
     assert (last.seed, last.rate) == (3, speaker.rate) and last.rtf > 0
 
 
+def test_what_is_heard_as_it_comes_is_what_is_said_and_waits_for_no_end(tmp_path):
+    recordings, audio = live.Live(), 0.5 * torch.randn(3000, generator=torch.Generator().manual_seed(0)).clamp(-1.9, 1.9)
+    name = recordings.begin(16_000)
+    bits = recordings.wav(recordings.recordings[name])
+    begins = next(bits)
+    recordings.add(name, audio[:1000])
+    first = next(bits)
+    recordings.add(name, audio[1000:])
+    recordings.end(name)
+    path = tmp_path / "live.wav"
+    path.write_bytes(begins + first + b"".join(bits))
+    read, rate = audio_files.read(path)
+    assert rate == 16_000 and len(first) == 2000 and "synthetic" in audio_files.comment(path)
+    torch.testing.assert_close(read[0], audio, atol=1 / 16_000, rtol=0)
+
+
+def test_a_stopped_recording_ends_and_old_ones_go():
+    recordings = live.Live()
+    said = ((done, 9, Speech(torch.zeros(100 * done), 16_000, "end", 0)) for done in range(1, 9))
+    heard = app.heard(said, recordings)
+    player = next(heard)[3]
+    (name,) = recordings.recordings
+    assert name in player and next(heard)[3] == "" and not recordings.recordings[name].over
+    heard.close()
+    assert recordings.recordings[name].over and len(b"".join(recordings.wav(recordings.recordings[name]))) == len(live.header(1)) + 400
+    for _ in range(live.KEPT):
+        recordings.begin(16_000)
+    assert name not in recordings.recordings and len(recordings.recordings) == live.KEPT
+    recordings.add(name, torch.zeros(10))  # of one that is gone: nothing happens
+
+
 def test_what_a_page_gives_away_says_that_it_is_synthetic():
     wav, png = app.write(Speech(tone(300, 16_000, 1.0), 16_000, "end", 0))
     assert "synthetic" in audio_files.comment(wav) and audio_files.read(wav)[0].shape == (1, 16_000)
@@ -111,7 +142,7 @@ def test_a_page_can_be_built_and_speaks_for_one_visitor_at_a_time(speaker):
 def test_speech_with_a_bad_end_comes_with_a_warning(speaker, tone_voice, monkeypatch):
     monkeypatch.setattr(speaker, "_try", lambda text, prompt, seed: [(tone(300, speaker.rate, 1.0), "loop")])
     with pytest.warns(UserWarning, match="repeat itself"):
-        *_, (wav, png, line) = answer_of(app.build(speaker)).fn("Hello.", tone_voice, 0)
+        *_, (wav, png, line, _) = answer_of(app.build(speaker)).fn("Hello.", tone_voice, 0)
     assert "stop reason: loop" in line and Path(wav).exists() and Path(png).exists()
 
 
@@ -176,6 +207,7 @@ def speaks_and_gives_it_away(page, voice: str, tmp_path: Path) -> None:
     page.wait_for_selector("#voice [aria-label='Clear']")
     page.click("#speak")
     page.wait_for_selector("#speech >> text=1/2 pieces")
+    page.wait_for_function("document.querySelector('#live audio')?.currentTime > 0")
     page.wait_for_selector("#facts >> text=stop reason")
     seconds = float(re.match(r"[\d.]+", page.inner_text("#facts"))[0])
     player = page.wait_for_selector("#speech audio[src^='blob:']", state="attached")
@@ -183,6 +215,9 @@ def speaks_and_gives_it_away(page, voice: str, tmp_path: Path) -> None:
     assert player.evaluate("player => player.duration") == pytest.approx(seconds, abs=0.01)
     page.wait_for_function("document.querySelector('#picture img')?.naturalWidth > 800")
     page.screenshot(path=tmp_path / "spoken.png", full_page=True)
+    page.evaluate("document.querySelector('#live audio').playbackRate = 16")
+    page.wait_for_function("document.querySelector('#live audio').ended")  # what played as it came is no longer and no shorter
+    assert page.evaluate("document.querySelector('#live audio').currentTime") == pytest.approx(seconds, abs=0.05)
     with page.expect_download() as download:
         page.click("#speech [aria-label='Download']")
     download.value.save_as(tmp_path / "speech.wav")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from slm.demo.live import Live
 from slm.errors import SlmError
 from slm.speak import PIECE, Speaker, Speech, load
 
@@ -54,8 +55,11 @@ CSS = """
 """
 
 
-def build(speaker: Speaker) -> gradio.Blocks:
-    """The page of one loaded model. Serve it with `launch`, which also brings its looks, or with gradio's own means."""
+def build(speaker: Speaker, live: Live | None = None) -> gradio.Blocks:
+    """The page of one loaded model. Serve it with `launch`, which also brings its looks, or with gradio's own means.
+
+    live: what the server gives away as it comes; without it speech is heard when all of it is there.
+    """
     gr = _gradio()
     own = (speaker.model.folder / "voice.flac").exists()
 
@@ -66,20 +70,20 @@ def build(speaker: Speaker) -> gradio.Blocks:
                 raise SlmError("this model has no voice of its own; record about three seconds of a voice, or drop a file")
             if seed is None:
                 raise SlmError(f"the seed is empty; give a whole number from 0 to {SEEDS}")
-            yield None, None, ""  # what was said before
+            yield None, None, "", ""  # what was said before
             progress(0, desc="Listening to the voice" if voice else "Speaking")
-            for done, total, speech in say(speaker, text, voice, seed):
-                if done < total:
+            for done, total, speech, player in heard(say(speaker, text, voice, seed), live):
+                if done < total or player:
                     progress((done, total), desc="Speaking", unit="pieces")
-                    yield gr.skip(), gr.skip(), gr.skip()
+                    yield gr.skip(), gr.skip(), gr.skip(), player or gr.skip()
         except SlmError as error:
             told = sentence(error, voice)
-            yield None, None, told  # stays when the notice has gone
+            yield None, None, told, ""  # stays when the notice has gone
             raise gr.Error(told, print_exception=False) from error
         wav, picture = write(speech)
         if speech.stop_reason != "end":
             gr.Warning(ENDED[speech.stop_reason])
-        yield wav, picture, facts(speech)
+        yield wav, picture, facts(speech), gr.skip()
 
     with gr.Blocks(title="slm", analytics_enabled=False, delete_cache=(DAY // 24, DAY)) as page:
         gr.Markdown(HEAD)
@@ -96,6 +100,7 @@ def build(speaker: Speaker) -> gradio.Blocks:
                     start = gr.Button("Speak", variant="primary", scale=3, elem_id="speak")
                     stop = gr.Button("Stop", min_width=90, elem_id="stop")
             with gr.Column(min_width=380):
+                playing = gr.HTML(elem_id="live", padding=False)
                 audio = gr.Audio(label="Speech", interactive=False, buttons=["download"], elem_id="speech")
                 line = gr.Markdown(elem_id="facts")
                 picture = gr.Image(
@@ -103,22 +108,24 @@ def build(speaker: Speaker) -> gradio.Blocks:
                 )
         gr.Markdown(NOTE)
         spoken = start.click(
-            answer, [text, voice, seed], [audio, picture, line], show_progress_on=audio, concurrency_limit=1, api_name="speak"
+            answer, [text, voice, seed], [audio, picture, line, playing], show_progress_on=audio, concurrency_limit=1, api_name="speak"
         )
-        stop.click(None, cancels=spoken)
+        stop.click(lambda: "", None, playing, cancels=spoken, api_name=False)
     return page
 
 
 def launch(model: str | Path, host: str, port: int, share: bool = False) -> None:
     """Load `model` once and serve its page until interrupted. port 0: any free one. SlmError: no such model, an address not to be had."""
     port = _free(host, port)
-    page = build(load(model))
+    live = Live()
+    page = build(load(model), live)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stopped service removes its files, too
     _past_proxies(host)
-    page.launch(
+    app, *_ = page.launch(
         server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, max_file_size=LARGEST,
         theme=_theme(), css=CSS, footer_links=["gradio"], run_history=False, enable_monitoring=False, ssr_mode=False,
     )
+    live.serve(app)
     print(f"{page.local_url} speaks; Ctrl-C ends it", flush=True)
     page.block_thread()
 
@@ -140,6 +147,24 @@ def say(speaker: Speaker, text: str, voice: str | Path | None, seed: int) -> Ite
         reason = piece.stop_reason if said.stop_reason == "end" else said.stop_reason
         said = Speech(audio, speaker.rate, reason, seed, (time.perf_counter() - began) / (len(audio) / speaker.rate))
         yield done, total, said
+
+
+def heard(said: Iterator[tuple[int, int, Speech]], live: Live | None) -> Iterator[tuple[int, int, Speech, str]]:
+    """The same, and with the first of it a player that plays all of it as it comes; elsewhere, and without `live`, no player."""
+    name, samples = "", 0
+    try:
+        for done, total, speech in said:
+            player = ""
+            if live is not None:
+                if not name:
+                    name = live.begin(speech.rate)
+                    player = f'<audio controls autoplay style="width: 100%" src="live/{name}"></audio>'
+                live.add(name, speech.audio[samples:])
+                samples = len(speech.audio)
+            yield done, total, speech, player
+    finally:  # also for a visitor who stopped it or left
+        if live is not None:
+            live.end(name)
 
 
 def write(speech: Speech) -> tuple[str, str]:
