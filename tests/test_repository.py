@@ -69,8 +69,8 @@ def test_help_needs_no_heavy_import_and_under_a_second_of_processor():
 
 
 def tree() -> dict[str, str]:
-    """path -> meaning, of the map in the README: two spaces of indent a level, folders end in a slash."""
-    block = (ROOT / "README.md").read_text("utf-8").split("## The tree", 1)[1].split("```")[1]
+    """path -> meaning, of the map in CONTRIBUTING.md: two spaces of indent a level, folders end in a slash."""
+    block = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## The tree", 1)[1].split("```")[1]
     meanings, folders = {}, []
     for line in block.splitlines():
         if match := re.match(r"( *)(\S+)\s+(\S.*)", line):
@@ -82,7 +82,7 @@ def tree() -> dict[str, str]:
     return meanings
 
 
-def test_the_map_in_the_readme_lists_only_what_exists():
+def test_the_map_lists_only_what_exists():
     assert len(tree()) > 20
     assert [path for path in tree() if not (ROOT / path).exists()] == []
     assert [path for path in tree() if path.endswith("/") != (ROOT / path).is_dir()] == []

@@ -4,7 +4,7 @@
     slm tokenizers runs/melvq/codec@1 runs/melvq/codec@8 runs/melvq/codec --opus 6 --data data/dev
 
 runs/melvq/codec speaks by Griffin-Lim; `decode(codes, vocoder=…)` takes any vocoder that hears its mel. Half an hour on one core;
-nearer than recipes/codec/kmeansmel.py at the same bits (the README has the figures).
+nearer than recipes/codec/kmeansmel.py at the same bits (MEASURED.md has the figures).
 """
 
 from slm.data.madeup import MadeUpSounds
