@@ -17,6 +17,7 @@ from torch import Tensor
 from slm.errors import SlmError
 from slm.model import Model
 from slm.prompt import Prompt, clip, latents
+from slm.sounding import Sounding
 from slm.stream.sample import settings
 from slm_tokenizers.text.phonemes import IDS, Phonemes
 from slm_tokenizers.text.split import Word, words
@@ -52,7 +53,7 @@ class InTurns:
         utterance, feeding, sounding = 0, None, None
         for phones, last in spoken(told, self.text):
             if feeding is None:
-                feeding, sounding = self.lm.speak((seed * 7919 + utterance) % 2**63, voice), Sounding(self.codec)
+                feeding, sounding = self.lm.speak((seed * 7919 + utterance) % 2**63, voice), Stretches(self.codec)
             for code in feeding.feed(phones):
                 yield from sounding.push(code)
             if last:
@@ -79,27 +80,24 @@ def spoken(told: Iterable[Word], text: Phonemes) -> Iterator[tuple[Tensor, bool]
         yield torch.tensor([IDS[phone] for phone in phones]), word.last
 
 
-class Sounding:
+class Stretches:
     """Codes of the first level as they come -> audio, in stretches that are the same whenever the codes come."""
 
     def __init__(self, codec: Any) -> None:
-        self.codec, self.codes, self.done = codec, [], 0
-        self.around = getattr(codec, "receptive_field", None)  # None: of a codec that cannot be cut all sounds at the end
+        self.codec, self.codes, self.sounding = codec, [], Sounding(codec)
+        self.ahead = getattr(codec, "receptive_field", None)  # None: of a codec that cannot be cut all sounds at the end
 
     def push(self, code: int) -> Iterator[Heard]:
         self.codes.append(code)
-        if self.around is not None and len(self.codes) == self.done + STRETCH + self.around:
+        if self.ahead is not None and len(self.codes) == STRETCH + self.ahead:
             yield self._stretch(STRETCH), None
 
     def end(self) -> Tensor:
         """All that has not sounded yet [N]."""
-        return self._stretch(len(self.codes) - self.done)
+        return self._stretch(len(self.codes))
 
     @torch.inference_mode()
     def _stretch(self, frames: int) -> Tensor:
-        left = max(0, self.done - (self.around or 0))
-        start, self.done = self.done, self.done + frames
-        if not frames:
-            return torch.zeros(0)
-        heard = torch.tensor(self.codes[left:])[None, None]  # [1,1,T]
-        return self.codec.decode(heard)[0, 0, (start - left) * self.codec.hop : (self.done - left) * self.codec.hop]
+        said = torch.tensor(self.codes, dtype=torch.long)[None, None]  # [1,1,T]
+        self.codes = self.codes[frames:]
+        return self.sounding.sound(self.codec.codebooks.decode(said)[0], frames) if frames else torch.zeros(0)

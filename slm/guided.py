@@ -18,6 +18,7 @@ from torch import Tensor
 
 from slm.model import Model
 from slm.prompt import Prompt, clip, latents
+from slm.sounding import Sounding
 from slm.stage.say import Progress, codes_of
 from slm.stream.sample import settings
 
@@ -92,19 +93,3 @@ def stretches(start: int, stop: int) -> list[int]:
         end = edges[-1] + size
         edges.append(stop if stop - end < size // 2 else end)
     return edges
-
-
-class Sounding:
-    """Latents as they come -> audio. Those behind a stretch sound with it as they are then thought to be."""
-
-    def __init__(self, codec: Any) -> None:
-        self.codec, self.around = codec, getattr(codec, "receptive_field", 0)  # one without is given all at once
-        self.past: Tensor | None = None  # latents [E,T] that sounded last
-
-    def sound(self, latent: Tensor, frames: int) -> Tensor:
-        """latent [E,T], of which the first `frames` sound now -> audio [N]"""
-        heard = latent if self.past is None else torch.cat([self.past, latent], 1)
-        begin = heard.shape[1] - latent.shape[1]
-        audio = self.codec.sound(heard[None])[0, 0, begin * self.codec.hop : (begin + frames) * self.codec.hop]
-        self.past = heard[:, max(0, begin + frames - self.around) : begin + frames]
-        return audio

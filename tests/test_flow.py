@@ -8,7 +8,7 @@ import torch
 
 from slm import recipe
 from slm.errors import SlmError
-from slm.flow import STRETCH, Sounding, spoken
+from slm.flow import STRETCH, Stretches, spoken
 from slm.speak import load
 from slm.train.run import train_recipe
 from slm_tokenizers.codec import tiny
@@ -87,7 +87,7 @@ def test_words_have_the_phones_of_their_sentence():
 def test_stretches_sound_as_all_at_once():
     codec = tiny().build().eval()
     codes = torch.randint(16, (3 * STRETCH + 7,), generator=torch.Generator().manual_seed(0))
-    sounding = Sounding(codec)
+    sounding = Stretches(codec)
     found = [audio for code in codes.tolist() for audio, _ in sounding.push(code)]
     assert [len(audio) for audio in found] == [STRETCH * codec.hop] * len(found) and len(found) >= 2
     whole = codec.decode(codes[None, None])[0, 0]

@@ -1,4 +1,4 @@
-"""Adversarial training of anything that makes audio: codecs and vocoders alike.
+"""Adversarial training of anything that makes audio, codecs and vocoders alike, or mels.
 
     B batch   N samples
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from slm_vocoders.balancer import Balancer
 from slm_vocoders.discriminators import Judgement, MultiSTFT
-from slm_vocoders.losses import MultiMel, feature_match, lsgan_d, lsgan_g, multi_stft
+from slm_vocoders.losses import MultiMel, Plain, feature_match, lsgan_d, lsgan_g, multi_stft
 
 
 class Adversarial(nn.Module):
@@ -28,7 +28,7 @@ class Adversarial(nn.Module):
     @dataclass
     class Config:
         generator: Any  # the config of a module with `reconstruct`
-        spectra: MultiMel.Config = field(default_factory=MultiMel.Config)
+        spectra: MultiMel.Config | Plain.Config = field(default_factory=MultiMel.Config)  # how far audio, or a mel, is from its copy
         mel: float = 15.0
         stft: float = 1.0
         adversarial: float = 1.0
@@ -103,6 +103,8 @@ class Adversarial(nn.Module):
 
     @torch.no_grad()
     def show(self, batch: dict) -> dict[str, tuple[Tensor, int]]:
+        if isinstance(self.config.spectra, Plain.Config):
+            return {}  # mels are no sounds
         made = self.generator.reconstruct(batch)
         rate = self.config.spectra.rate
         return {"real": (made.real[0, 0], rate), "made": (made.fake[0, 0], rate)}

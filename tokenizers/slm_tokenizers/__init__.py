@@ -1,7 +1,7 @@
 """Tokenizers turn audio or text into integer codes, and back. They know nothing of language models.
 
     Codec, SoundStream, Encodec, DAC, Mimi, SpeechTokenizer, VQVAE    codecs: audio [B,1,N] <-> codes [B,Q,T]
-    MelVQ, KMeansMel          mel as codes, and back to audio by a vocoder of its own, or phase estimation
+    MelVQ, KMeansMel          mel as codes, and back to audio by a vocoder, or phase estimation
     Units                     clusters of an encoder's vectors: audio -> codes [B,1,T], without a way back
     SpeechEncoder, Conformer  encoders, of which units are made: audio -> vectors [B,T,D]
     UnitBPE                   units <-> fewer, longer ones

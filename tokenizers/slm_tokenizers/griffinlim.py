@@ -1,8 +1,8 @@
 """Log-mel back to audio without a model: Griffin and Lim, 1984, "Signal Estimation from Modified Short-Time Fourier Transform".
 
-The baseline that any vocoder must beat. Deterministic: phases start at zero, and a row never depends on the rows beside it.
+The baseline that any vocoder must beat, and of a true mel hard to beat. With the momentum of Perraudin et al., 2013. Deterministic: phases start at zero, and a row never depends on the rows beside it.
 
-B batch, N samples, M mel bands, T frames, F frequency bins.
+B batch, N samples, M mel bands, T frames, F frequency bins, K samples that are known.
 """
 
 import torch
@@ -11,33 +11,53 @@ from torch import Tensor
 from slm.errors import SlmError
 from slm.nn.mel import LogMel, filterbank
 
+MOMENTUM = 0.99
+
 
 @torch.no_grad()
-def griffin_lim(mel: Tensor, config: LogMel.Config, steps: int = 32) -> Tensor:
-    """Log-mel [B,M,T] as LogMel(config) makes it -> audio [B,1,T*hop]. SlmError on another number of bands, or a centred mel."""
+def griffin_lim(mel: Tensor, config: LogMel.Config, steps: int = 32, known: Tensor | None = None) -> Tensor:
+    """Log-mel [B,M,T] as LogMel(config) makes it -> audio [B,1,T*hop]. SlmError on another number of bands, or a centred mel.
+
+    known: audio [B,1,K], K <= T*hop, that it begins with: the phases of the rest go on from there (Beauregard et al., 2005).
+    """
     if mel.dim() != 3 or mel.shape[1] != config.n_mels:
         raise SlmError(f"mels have the shape {list(mel.shape)} but [B, {config.n_mels}, T] is needed")
     if config.center:
         raise SlmError("this mel has a frame more than hops (center=True); use one with center=False, whose frames are whole")
     # Row by row: a batch rounds otherwise, and the iteration makes much of it.
-    return torch.cat([one(row, config, steps) for row in mel.split(1)])
+    begins = [None] * len(mel) if known is None else known[:, 0]
+    return torch.cat([one(row, config, steps, begin) for row, begin in zip(mel.split(1), begins)])
 
 
-def one(mel: Tensor, config: LogMel.Config, steps: int) -> Tensor:
-    """[1,M,T] -> [1,1,T*hop]"""
-    from torchaudio.functional import griffinlim
-
+def one(mel: Tensor, config: LogMel.Config, steps: int, known: Tensor | None = None) -> Tensor:
+    """[1,M,T], known [K] -> [1,1,T*hop]"""
     # Frames repeated at both ends, so that the ends are as loud as the rest, and short signals long enough for the window.
     side = config.n_fft // config.hop + 1
-    extended = torch.nn.functional.pad(mel.float(), (side, side), mode="replicate")
+    wanted = magnitude(torch.nn.functional.pad(mel.float(), (side, side), mode="replicate"), config)[0]  # [F,T]
     window = torch.hann_window(config.win, device=mel.device)
-    sound = griffinlim(
-        magnitude(extended, config), window, config.n_fft, config.hop, config.win, power=1.0, n_iter=steps, momentum=0.99,
-        length=None, rand_init=False,
-    )  # fmt: skip
-    # griffinlim centres frame t at t*hop, such a mel at t*hop + hop/2.
+    # a mel's frame t is centred at t*hop + hop/2, here at t*hop
     first = side * config.hop - config.hop // 2
-    return sound[:, None, first : first + mel.shape[-1] * config.hop]
+    spectrum, last = wanted.to(torch.complex64), None
+    for _ in range(steps):
+        sound = inverse(spectrum, config, window)
+        if known is not None:
+            sound[first : first + len(known)] = known
+        heard = torch.stft(sound, config.n_fft, config.hop, config.win, window, return_complex=True)
+        moved = heard if last is None else heard + MOMENTUM * (heard - last)
+        spectrum, last = torch.polar(wanted, moved.angle()), heard
+    sound = inverse(spectrum, config, window)
+    if known is not None and len(known):
+        end, fade = first + len(known), min(config.hop, len(known))
+        missed = (known - sound[first:end])[-fade:].flip(0)  # mirrored behind the border, so that there is no step
+        sound[first:end] = known
+        behind = sound[end : end + fade]
+        behind += missed[: len(behind)] * torch.linspace(1, 0, fade, device=mel.device)[: len(behind)]
+    return sound[None, None, first : first + mel.shape[-1] * config.hop]
+
+
+def inverse(spectrum: Tensor, config: LogMel.Config, window: Tensor) -> Tensor:
+    """Complex [F,T] -> audio [(T-1)*hop]"""
+    return torch.istft(spectrum, config.n_fft, config.hop, config.win, window)
 
 
 def magnitude(mel: Tensor, config: LogMel.Config) -> Tensor:

@@ -1,8 +1,9 @@
-"""VQ-VAE on log-mel: a spectrogram as one code every few frames, for a vocoder to speak, one of its own perhaps.
+"""VQ-VAE on log-mel: a spectrogram as one code every few frames, for a vocoder to speak.
 
     audio [B,1,N] -> mel [B,M,T*S] -> encoder -> latent [B,D,T] -> codes [B,Q,T] -> decoder -> mel [B,M,T*S] -> vocoder -> audio
 
-van den Oord et al., 2017, "Neural Discrete Representation Learning", on the mels of Tortoise (Betker, 2023) and its kin.
+van den Oord et al., 2017, "Neural Discrete Representation Learning", on the mels of Tortoise (Betker, 2023) and its kin. A decoder that
+learned nothing but distances makes blurred mels, which is most of what one hears of it; sharpening.py teaches it further.
 
 B batch, N samples, M mel bands, S mel frames a code frame, D width of a latent, Q levels, T = ceil(N / (S*hop of the mel)).
 """
@@ -20,29 +21,58 @@ from torch import Tensor, nn
 from slm.errors import SlmError
 from slm.nn.mel import LogMel
 from slm_tokenizers import stored
+from slm_tokenizers.codec import KERNEL, Stack
 from slm_tokenizers.griffinlim import griffin_lim
 from slm_tokenizers.quantize.learn import LearnedCodebooks
 from slm_tokenizers.quantize.residual import Codebooks
 from slm_tokenizers.quantize.taught import distill, head
 from slm_tokenizers.soundstream import whole_frames
 from slm_tokenizers.vqvae import Decoder, encoder
-from slm_vocoders.vocos import Vocos
 
 MEL = LogMel.Config(center=False)  # 16 kHz, a frame each 160 samples
+BLOCK = 500  # frames that sound together: what Griffin-Lim keeps in memory
 CENTRE, SPREAD = -5.0, 2.5  # about the mean and deviation of ln-mels of speech, so that layers see numbers near one
 
 Vocoder = Callable[[Tensor], Tensor]  # mel [B,M,T] -> audio [B,1,N]
 
 
-class MelVQ(nn.Module):
-    """Audio [B,1,N] at `rate` Hz -> codes [B,Q,T] long in 0..card-1 -> mel, and audio by whatever speaks mel.
-
-    With a vocoder of its own it has a `receptive_field`, the frames to each side that matter; Griffin-Lim hears everything.
-    """
+class Sharp(nn.Module):
+    """What a decoder's mel lacks, of the mel and the latent it was made of: ConvNeXt blocks at the mel's rate, beside a skip path."""
 
     @dataclass
     class Config:
-        """vocoder: speaks in place of Griffin-Lim; it hears S mel frames at a time, as `folded` makes them."""
+        width: int = 192
+        blocks: int = 4
+
+        def build(self, bands: int, dim: int, fold: int) -> "Sharp":
+            return Sharp(self, bands, dim, fold)
+
+    def __init__(self, config: "Sharp.Config", bands: int, dim: int, fold: int) -> None:
+        super().__init__()
+        self.fold = fold
+        self.hear_mel, self.hear_latent = nn.Linear(bands, config.width), nn.Linear(dim, fold * config.width)
+        self.stack, self.norm, self.add = Stack(config.width, config.blocks), nn.LayerNorm(config.width), nn.Linear(config.width, bands)
+        nn.init.zeros_(self.add.weight)
+        nn.init.zeros_(self.add.bias)
+
+    def forward(self, mel: Tensor, latent: Tensor) -> Tensor:
+        """mel [B,M,T*S], latent [B,D,T] -> mel [B,M,T*S]"""
+        x = self.hear_mel(mel.transpose(1, 2))  # [B,T*S,W]
+        x = x + self.hear_latent(latent.transpose(1, 2)).reshape(x.shape)
+        return mel + self.add(self.norm(self.stack(x))).transpose(1, 2)
+
+
+class MelVQ(nn.Module):
+    """Audio [B,1,N] at `rate` Hz -> codes [B,Q,T] long in 0..card-1 -> mel, and audio by whatever speaks mel, else by Griffin-Lim.
+
+    Griffin-Lim hears everything, so that audio cannot be cut; but it can go on from what was heard (`sound` takes what is `known`).
+    """
+
+    goes_on = True
+
+    @dataclass
+    class Config:
+        """sharp: what makes the decoder's mels less blurred, if it learned that."""
 
         mel: LogMel.Config = field(default_factory=lambda: LogMel.Config(**vars(MEL)))
         layers: int = 1  # each halves the rate: S = 2^layers
@@ -51,10 +81,10 @@ class MelVQ(nn.Module):
         dim: int = 64
         width: int = 256
         residuals: int = 3
-        vocoder: Vocos.Config | None = None
+        sharp: Sharp.Config | None = None
 
         def build(self) -> "MelVQ":
-            """A module with random weights. SlmError on a centred mel, a field that is too small, or a vocoder of other frames."""
+            """A module with random weights. SlmError on a centred mel, or a field that is too small."""
             return MelVQ(self)
 
     def __init__(self, config: "MelVQ.Config") -> None:
@@ -71,22 +101,15 @@ class MelVQ(nn.Module):
         self.encoder = encoder(bands, config.width, config.dim, config.layers, config.residuals)
         self.codebooks = Codebooks(config.n_q, config.card, config.dim)
         self.decoder = Decoder(config.dim, config.width, bands, config.layers, config.residuals)
-        if config.vocoder is not None:
-            self.give(config.vocoder)
+        self.receptive_field = reach(config)
+        if config.sharp is not None:
+            self.sharpen(config.sharp)
 
-    def give(self, vocoder: Vocos.Config) -> None:
-        """A new vocoder with random weights; codes and mels stay what they are. SlmError if it hears other frames than `folded` makes."""
-        wanted = {"n_in": self.fold * self.config.mel.n_mels, "rate": self.rate, "hop": self.hop, "sourced": False}
-        for name, value in wanted.items():
-            if getattr(vocoder, name) != value:
-                raise SlmError(f"the vocoder's {name} is {getattr(vocoder, name)} but this codec's mel needs {value}")
-        self.config = replace(self.config, vocoder=vocoder)
-        self.decoder.vocoder = vocoder.build()  # below `decoder`, which makes no codes, so that the fingerprint stays
-        self.receptive_field = reach(self.config, self.vocoder)
-
-    @property
-    def vocoder(self) -> Vocos | None:
-        return getattr(self.decoder, "vocoder", None)
+    def sharpen(self, sharp: Sharp.Config) -> None:
+        """A new last part of the decoder, which changes nothing before it has learned; codes stay what they are."""
+        self.config = replace(self.config, sharp=sharp)
+        self.receptive_field = reach(self.config)
+        self.decoder.sharp = sharp.build(self.config.mel.n_mels, self.config.dim, self.fold)  # below `decoder`, which makes no codes
 
     def as_stored(self) -> "MelVQ":
         """Rounds the weights to what is saved, so that codes made now are those of the codec that is loaded later."""
@@ -105,11 +128,9 @@ class MelVQ(nn.Module):
 
     def mel_of(self, latent: Tensor) -> Tensor:
         """latent [B,D,T] -> log-mel [B,M,T*S]"""
-        return self.decoder(latent.transpose(1, 2)) * SPREAD + CENTRE
-
-    def folded(self, mel: Tensor) -> Tensor:
-        """log-mel [B,M,T*S] -> what the codec's own vocoder hears [B,M*S,T]: numbers near one, the S mel frames of a code frame as one."""
-        return ((mel - CENTRE) / SPREAD).unflatten(-1, (-1, self.fold)).transpose(2, 3).flatten(1, 2)
+        mel = self.decoder(latent.transpose(1, 2))
+        mel = mel if self.config.sharp is None else self.decoder.sharp(mel, latent)
+        return mel * SPREAD + CENTRE
 
     @torch.no_grad()
     def encode(self, audio: Tensor, n_q: int | None = None) -> Tensor:
@@ -129,21 +150,31 @@ class MelVQ(nn.Module):
         return audio[..., :samples]
 
     @torch.no_grad()
-    def sound(self, latent: Tensor) -> Tensor:
-        """latent [B,D,T], codes' vectors summed or something near them -> audio [B,1,T*hop] by its own vocoder, or else Griffin-Lim"""
-        mel = self.mel_of(latent)
-        return spoken(mel, self.config.mel, None) if self.vocoder is None else self.vocoder(self.folded(mel))
+    def sound(self, latent: Tensor, known: Tensor | None = None) -> Tensor:
+        """latent [B,D,T], codes' vectors summed or something near them -> audio [B,1,T*hop], BLOCK frames after BLOCK frames.
+
+        known: audio [B,1,K] that it begins with, and that what follows goes on from, as of a stretch that was heard already.
+        """
+        audio = latent.new_zeros(len(latent), 1, 0)
+        for start in range(0, latent.shape[-1], BLOCK):
+            low, stop = max(0, start - self.receptive_field), min(latent.shape[-1], start + BLOCK)
+            mel = self.mel_of(latent[..., low : stop + self.receptive_field])
+            before = known if start == 0 else audio[..., low * self.hop :]
+            made = griffin_lim(mel, self.config.mel, known=before)
+            audio = torch.cat([audio, made[..., (start - low) * self.hop : (stop - low) * self.hop]], -1)
+        return audio
 
 
-def reach(config: MelVQ.Config, vocoder: Vocos) -> int:
-    """Frames to each side that decide a frame of codes or of audio, whichever needs more, or a few more.
+def reach(config: MelVQ.Config) -> int:
+    """Frames to each side that decide a frame of codes or of mels, whichever needs more, or a few more.
 
     Each residual block hears a frame beyond its own, and so does the layer next to the latent; those that change the rate and the one
     next to the mel together at most one in the encoder, and less than two in the decoder.
     """
-    hop = config.mel.hop * 2**config.layers
-    spill = -(-(config.mel.n_fft - config.mel.hop) // (2 * hop))  # frames that share samples with a frame's mels
-    return config.residuals + max(2 + spill, 3 + vocoder.receptive_field)
+    fold = 2**config.layers
+    spill = -(-(config.mel.n_fft - config.mel.hop) // (2 * config.mel.hop * fold))  # frames that share samples with a frame's mels
+    sharp = 0 if config.sharp is None else -(-config.sharp.blocks * (KERNEL // 2) // fold)
+    return config.residuals + max(2 + spill, 3 + sharp)
 
 
 def whole_mel(hear: LogMel, audio: Tensor, hop: int) -> Tensor:

@@ -1,7 +1,8 @@
 """Long files in bounded memory: in pieces, with the same codes and the same audio as in one.
 
 A causal codec is streamed. A codec in which a frame hears finitely many neighbours (`receptive_field` frames to each side)
-codes each piece with that much of its surroundings, which is then cut off. Any other codec is refused.
+codes each piece with that much of its surroundings, which is then cut off; one whose audio goes on from what was heard (`goes_on`) does
+so by itself. Any other codec is refused.
 
 B batch, C audio channels, N samples, Q levels, T frames.
 """
@@ -28,6 +29,8 @@ def decode_in_pieces(codec: nn.Module, codes: Tensor, samples: int | None = None
     size = frames_of(codec, seconds)
     if hasattr(codec, "stream_decoder"):
         return streamed(codec.stream_decoder(samples), codes, size)
+    if getattr(codec, "goes_on", False):
+        return codec.decode(codes, samples)
     around = context(codec)
     audio = torch.cat(list(in_pieces(codec.decode, codes, size, around, 1, codec.hop)), dim=-1)
     return audio if samples is None else audio[..., :samples]

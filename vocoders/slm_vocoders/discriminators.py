@@ -1,9 +1,9 @@
 """Critics of waveforms: multi-period and multi-scale (HiFi-GAN, Kong et al., 2020), complex STFT (EnCodec, Defossez et al., 2022).
 
-Each is called with audio [B, 1, N] and returns one (score, [features]) for every sub-critic, so `mpd(x) + stft(x)` is
+And one of mels. Each is called with audio [B, 1, N] and returns one (score, [features]) for every sub-critic, so `mpd(x) + stft(x)` is
 itself a critic's answer and everything in losses.py takes it. A score is any shape that starts with the (folded) batch.
 
-B batch · N samples · p period · C channels · T frames · F frequency bins
+B batch · N samples · p period · C channels · T frames · F frequency bins · M mel bands
 `scale` multiplies the paper's channels: 1 is 41 M parameters for MPD and 30 M for MSD, 1/4 trains on a CPU.
 """
 
@@ -169,3 +169,35 @@ def spectral_tower(channels: int) -> Tower:
         convs.append(weight_norm(nn.Conv2d(channels, channels, (3, 9), (1, 2), padding=(d, 4), dilation=(d, 1))))
     convs.append(weight_norm(nn.Conv2d(channels, channels, (3, 3), padding=1)))
     return Tower(convs, weight_norm(nn.Conv2d(channels, 1, (3, 3), padding=1)), 0.2)
+
+
+class MelPatches(nn.Module):
+    """Mels [B, 1, M, T] as pictures, each judged patch by patch (Isola et al., 2017), once for each range of bands."""
+
+    @dataclass
+    class Config:
+        """bands: from which to which a tower hears; the lowest hold the harmonics."""
+
+        bands: tuple[tuple[int, int], ...] = ((0, 80), (0, 32))
+        channels: int = 24
+
+        def build(self) -> "MelPatches":
+            return MelPatches(self)
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.bands = config.bands
+        self.towers = nn.ModuleList(mel_tower(config.channels) for _ in config.bands)
+
+    def forward(self, mel: Tensor) -> Judgement:
+        """[B, 1, M, T] -> one (score, features) for each range."""
+        return [tower(mel[:, :, low:high]) for (low, high), tower in zip(self.bands, self.towers, strict=True)]
+
+
+def mel_tower(channels: int) -> Tower:
+    plan = ((1, 1, (2, 1)), (1, 2, (2, 2)), (2, 4, (2, 2)), (4, 4, (1, 1)))  # channels in and out, stride over bands and time
+    convs = [
+        weight_norm(nn.Conv2d(1 if i == 0 else a * channels, b * channels, 5 if i < 3 else 3, stride, padding=2 if i < 3 else 1))
+        for i, (a, b, stride) in enumerate(plan)
+    ]
+    return Tower(convs, weight_norm(nn.Conv2d(4 * channels, 1, 3, padding=1)), 0.2)

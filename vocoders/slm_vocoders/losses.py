@@ -96,6 +96,19 @@ class MultiMel(nn.Module):
         return torch.stack([mel_l1(mel, real, fake) for mel in self.mels]).mean()
 
 
+class Plain(nn.Module):
+    """Mean |real - fake|, of what is a mel already."""
+
+    @dataclass
+    class Config:
+        def build(self) -> "Plain":
+            return Plain()
+
+    def forward(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Two tensors of one shape -> scalar."""
+        return F.l1_loss(fake, real)
+
+
 def multi_stft(real: Tensor, fake: Tensor, n_ffts: tuple[int, ...] = (512, 1024, 2048), floor: float = 1e-5) -> Tensor:
     """Spectral convergence + L1 of log magnitude, averaged over n_ffts (hop n_fft / 4); audio [B, 1, N] both."""
     total = []

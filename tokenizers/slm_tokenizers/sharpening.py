@@ -1,0 +1,62 @@
+"""A trained mel quantiser whose decoder learns to make mels that are not blurred; encoder and codebooks stay, and with them every code.
+
+    B batch   N samples   T frames   D latent width   M mel bands   S mel frames a code frame
+
+Of a true mel Griffin-Lim makes good speech; of the mean of what a mel may be, which is what a distance teaches, it does not. So critics of
+mels tell them apart, as critics of waveforms do for vocoders, at a hundredth of their cost: a mel has a hundred frames a second. The
+decoder hears the codec's own latents, and those that a model says in their place ("ground-truth aligned" tuning, HiFi-GAN, Kong et al.,
+2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from slm.errors import SlmError
+from slm_tokenizers import stored
+from slm_tokenizers.melvq import CENTRE, SPREAD, MelVQ, Sharp
+from slm_vocoders.learning import Reconstruction
+
+
+class SharpeningMelVQ(nn.Module):
+    """Batch: audio [B,1,N], latent [B,T,D], N = T * hop. Only the decoder has parameters here."""
+
+    @dataclass
+    class Config:
+        codec: str | MelVQ.Config = field(default="runs/taughtmel/codec")  # the folder of a trained one
+        sharp: Sharp.Config | None = field(default_factory=Sharp.Config)  # a new last part; None: the decoder as it is
+
+        def build(self) -> "SharpeningMelVQ":
+            """SlmError: no codec there, or one of another kind."""
+            return SharpeningMelVQ(self)
+
+    def __init__(self, config: "SharpeningMelVQ.Config") -> None:
+        super().__init__()
+        codec = stored.load(config.codec) if isinstance(config.codec, str) else config.codec.build().as_stored()
+        if not isinstance(codec, MelVQ):
+            raise SlmError(f"{config.codec} holds a {type(codec).__name__}, which speaks without a mel; a MelVQ is needed")
+        if config.sharp is not None:
+            codec.sharpen(config.sharp)
+        self.decoder = codec.decoder
+        self._codec = [codec]  # in a list: its other parts are not learned, nor stored in checkpoints
+
+    def reconstruct(self, batch: dict) -> Reconstruction:
+        """Mels [B,1,M,T*S] in the place of audio, as numbers near one."""
+        codec = self._codec[0].to(batch["latent"].device)
+        with torch.no_grad():
+            real = codec.spectrum(batch["audio"])
+        fake = codec.mel_of(batch["latent"].transpose(1, 2)).float()
+        real, fake = ((mel[:, None] - CENTRE) / SPREAD for mel in (real, fake))
+        return Reconstruction(real, fake, {})
+
+    @torch.no_grad()
+    def finished(self) -> MelVQ:
+        return self._codec[0].as_stored().eval()
+
+    def write(self, out: Path) -> None:
+        """OUT/codec, which `slm_tokenizers.load` reads; its codes are those of the codec it was."""
+        stored.save(self.finished(), out / "codec")
