@@ -17,12 +17,16 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Stored in the report, beside the scores.")] = 0,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first so many pairs.")] = None,
     requests: Annotated[int, typer.Option(min=0, help="Put so many odd requests instead, and count what ends badly.")] = 0,
+    beside: Annotated[
+        Optional[list[str]], typer.Option(metavar="SYSTEM", help="flite, flite:VOICE, espeak-ng, or NAME=FOLDER of ID.wav; repeatable.")
+    ] = None,
 ) -> None:
-    """Let independent judges hear a model, beside real recordings.
+    """Let independent judges hear a model, beside real recordings, and make a page to listen to.
 
     \b
       slm evaluate default --data pairs.jsonl
       slm evaluate runs/mine --data pairs.jsonl --limit 20 --out runs/scores
+      slm evaluate default --data pairs.jsonl --beside flite --beside espeak-ng --beside other=runs/other/wavs
       slm evaluate default --requests 200          (no judges: is any output empty, endless or looping?)
 
     The judges: pip install "slm[evaluate]"
@@ -44,9 +48,9 @@ def evaluate(
         return
     from slm.evaluate.speak_eval import evaluate as judge
 
-    report = judge(load(model), pairs, out, seed)
+    report = judge(load(model), pairs, out, seed, beside=beside or (), title=f"slm evaluate {model}")
     report.show(Console())
-    typer.echo(f"{out / 'report.json'}")
+    typer.echo(f"{out / 'report.json'}\n{out / 'index.html'}")
 
 
 def study(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -325,3 +326,75 @@ def test_silence_scores_as_badly_as_it_sounds_and_nan_is_refused(judges):
         assert report.score("mute", "similarity to own prompt").value == 0 and not report.paired
     with pytest.raises(SlmError, match=pairs[0].id):
         judge({"broken": lambda i, pair: Voiced(np.full(8_000, np.nan, np.float32), 16_000)}, pairs, judges, progress=False)
+
+
+class Deaf:
+    """Judges that hear the same in everything, so that what is around them can be tested anywhere."""
+
+    settings = {"recogniser": "deaf"}
+    recogniser = encoder = mos = property(lambda self: self)
+
+    def transcribe(self, audio):
+        return "<b>hello</b>"
+
+    def embed(self, audio):
+        return np.ones(4, np.float32) / 2
+
+    def predict(self, audio):
+        return 3.0
+
+
+@pytest.fixture
+def two_pairs(tmp_path):
+    """Two texts, each with a prompt and a recording, of two voices."""
+    rows = []
+    for name in "ab":
+        for kind in ("prompt", "said"):
+            soundfile.write(tmp_path / f"{kind}-{name}.wav", 0.1 * np.sin(np.arange(16_000) / (3 + len(rows))), 16_000)
+        paths = {"prompt_path": f"prompt-{name}.wav", "gt_path": f"said-{name}.wav"}
+        rows.append(json.dumps({"id": name, "speaker": name, "text": f"Hello {name} & you"} | paths))
+    (tmp_path / "pairs.jsonl").write_text("\n".join(rows))
+    return read_pairs(tmp_path / "pairs.jsonl")
+
+
+def test_an_evaluation_can_be_listened_to_and_looked_at(two_pairs, tmp_path):
+    from slm.evaluate.speak_eval import evaluate
+
+    (tmp_path / "theirs").mkdir()
+    for pair in two_pairs:
+        soundfile.write(tmp_path / "theirs" / f"{pair.id}.flac", 0.2 * np.ones(8_000), 8_000)
+    report = evaluate(Parrot(two_pairs), two_pairs, tmp_path / "out", judges=Deaf(), progress=False, beside=[f"them={tmp_path / 'theirs'}"])
+    assert list(report.lines) == ["real recordings", "codec reconstruction", "model", "them"]
+    page = (tmp_path / "out/index.html").read_text()
+    assert page.count("<audio") == 2 * 5 and "Hello a &amp; you" in page and "<b>hello" not in page and "http" not in page
+    linked = {part.split('"')[0] for part in page.split('src="')[1:]}
+    assert len(linked) == 20 and all((tmp_path / "out" / path).stat().st_size > 100 for path in linked)
+    heard, rate = read_audio(tmp_path / "out/heard/them/b.wav")
+    assert rate == 8_000 and np.allclose(heard, 0.2, atol=1e-4)
+
+
+def test_a_system_that_is_not_there_is_told_in_one_sentence(two_pairs, tmp_path, monkeypatch):
+    from slm.evaluate.peers import peer
+
+    for told, says in (("festival", "give flite, espeak-ng"), ("them=nowhere", "there is no folder nowhere")):
+        with pytest.raises(SlmError, match=says):
+            peer(told)
+    name, source = peer(f"them={tmp_path}")
+    with pytest.raises(SlmError, match="has no a.wav"):
+        source(0, two_pairs[0])
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SlmError, match="apt install flite"):
+        peer("flite:slt")
+
+
+@pytest.mark.parametrize("program", ["flite", "espeak-ng"])
+def test_a_program_says_what_it_is_told(program, two_pairs):
+    from slm.evaluate.peers import peer
+
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    name, source = peer(program)
+    voiced = source(0, two_pairs[0])
+    assert name == program and voiced.wall_seconds > 0 and 0.4 < len(voiced.audio) / voiced.rate < 4 and abs(voiced.audio).max() > 0.05
+    with pytest.raises(SlmError, match="no_such_voice"):
+        peer(f"{program}:no_such_voice")[1](0, two_pairs[0])

@@ -11,7 +11,9 @@
     recordings.py  recordings to measure on, from wherever they are listed
     resynthesis.py what distances and judges make of what came through a coder
     interval.py    bootstrap intervals and a paired permutation test
+    page.py        an evaluation to listen to and to look at
     pairs.py       what is to be said, in whose voice, and how the speaker said it
+    peers.py       other systems that say the same texts
     judge.py       all judges hear every kind of audio the same way
     report.py      scores in a table and in a JSON file
     speak_eval.py  a model speaks every pair; everything above judges it

@@ -11,7 +11,9 @@ from typing import Any, Protocol
 
 from slm.errors import SlmError
 from slm.evaluate.judge import Judges, Voiced, judge, load_judges
+from slm.evaluate.page import kept, write_page
 from slm.evaluate.pairs import Pair, read_audio
+from slm.evaluate.peers import peer
 from slm.evaluate.report import Report
 
 REAL, REBUILT, MODEL = "real recordings", "codec reconstruction", "model"
@@ -40,14 +42,15 @@ class Speaks(Protocol):
 
 
 def evaluate(model: Speaks, pairs: Sequence[Pair], out_dir: str | Path, seed: int = 0, judges: Judges | None = None,
-             streamed: int = 16, progress: bool = True) -> Report:
-    """Speak and judge `pairs`; out_dir gets report.json (seed and decode settings inside) and audio/ID.wav of what was said.
+             streamed: int = 16, progress: bool = True, beside: Sequence[str] = (), title: str = "Evaluation") -> Report:
+    """Speak and judge `pairs`; out_dir gets report.json (seed and decode settings inside), audio/ID.wav of what was said, and index.html.
 
-    Pair i is spoken with seed + i; time to first audio is taken on the first `streamed` pairs. Raises SlmError for an unreadable file,
-    speech that is not finite, or a judge that is not installed.
+    beside: other systems that are heard too, as peers.py names them. Pair i is spoken with seed + i; time to first audio is taken on the
+    first `streamed` pairs. Raises SlmError for an unreadable file, speech that is not finite, or a judge that is not installed.
     """
     if not pairs:
         raise SlmError("there is nothing to evaluate: the list of pairs is empty")
+    others = dict(map(peer, beside))
     judges = judges or load_judges()
     folder = Path(out_dir)
     (folder / "audio").mkdir(parents=True, exist_ok=True)
@@ -59,9 +62,12 @@ def evaluate(model: Speaks, pairs: Sequence[Pair], out_dir: str | Path, seed: in
             voiced.first_audio_seconds = first_audio(model, pair, seed + i)
         return voiced
 
-    report = judge({REAL: recording, REBUILT: lambda i, pair: rebuilt(model, pair), MODEL: spoken}, pairs, judges, seed, progress)
+    sources = {REAL: recording, REBUILT: lambda i, pair: rebuilt(model, pair), MODEL: spoken} | others
+    sources = {line: kept(line, source, folder) for line, source in sources.items()}
+    report = judge(sources, pairs, judges, seed, progress)
     report.settings |= {"decode": dict(model.settings), "streamed": min(streamed, len(pairs))}
     report.write(folder / "report.json")
+    write_page(report, pairs, folder, title)
     return report
 
 

@@ -1,6 +1,7 @@
 """Log-mel back to audio without a model: Griffin and Lim, 1984, "Signal Estimation from Modified Short-Time Fourier Transform".
 
-The baseline that any vocoder must beat, and of a true mel hard to beat. With the momentum of Perraudin et al., 2013. Deterministic: phases start at zero, and a row never depends on the rows beside it.
+The baseline that any vocoder must beat, and of a true mel hard to beat. With the momentum of Perraudin et al., 2013. Deterministic: phases
+start at zero, and a row never depends on the rows beside it.
 
 B batch, N samples, M mel bands, T frames, F frequency bins, K samples that are known.
 """
