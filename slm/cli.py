@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from slm import __version__
-from slm.cli_measure import bench, evaluate, study, systems, verify
+from slm.cli_measure import bench, evaluate, pairs, study, systems, verify
 from slm.errors import SlmError
 
 if TYPE_CHECKING:
@@ -326,7 +326,7 @@ def demo(
     launch(model, host, port, share=False)
 
 
-for command in (evaluate, study, bench, verify, systems):
+for command in (evaluate, pairs, study, bench, verify, systems):
     app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""The commands that measure: `slm evaluate | study | bench | verify | systems`. cli.py offers them beside those that make something."""
+"""The commands that measure: `slm evaluate | pairs | study | bench | verify | systems`. cli.py offers them beside the others."""
 
 from __future__ import annotations
 
@@ -51,6 +51,26 @@ def evaluate(
     report = judge(load(model), pairs, out, seed, beside=beside or (), title=f"slm evaluate {model}")
     report.show(Console())
     typer.echo(f"{out / 'report.json'}\n{out / 'index.html'}")
+
+
+def pairs(
+    folder: Annotated[Path, typer.Argument(help="A folder that `slm prepare` and `slm align` wrote.")],
+    out: Annotated[Path, typer.Option(help="The folder for pairs.jsonl and audio/.")] = Path("runs/pairs"),
+    speaker: Annotated[
+        Optional[list[str]], typer.Option(help="Whose recordings; repeatable. Default: speakers that no shipped model has heard.")
+    ] = None,
+) -> None:
+    """Cut recordings in two for `slm evaluate`: until a pause the voice, behind it what is to be said.
+
+    \b
+      slm pairs data/train --out runs/pairs
+      slm evaluate default --data runs/pairs/pairs.jsonl
+    """
+    from slm.data.splits import HELD_OUT
+    from slm.evaluate.halves import halve
+
+    rows = halve(folder, tuple(speaker or HELD_OUT), out)
+    typer.echo(f"{len(rows)} pairs of {len({row['speaker'] for row in rows})} speakers: {out / 'pairs.jsonl'}")
 
 
 def study(

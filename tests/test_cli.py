@@ -18,7 +18,7 @@ from slm.errors import SlmError
 from slm_tokenizers import Encodec
 
 COMMANDS = ["speak", "encode", "decode", "tokenizers", "prepare", "render", "align", "train", "pack", "demo"]
-COMMANDS += ["evaluate", "study", "bench", "verify", "systems"]
+COMMANDS += ["evaluate", "pairs", "study", "bench", "verify", "systems"]
 
 
 def slm(*arguments, stdin: str | None = None):

@@ -398,3 +398,32 @@ def test_a_program_says_what_it_is_told(program, two_pairs):
     assert name == program and voiced.wall_seconds > 0 and 0.4 < len(voiced.audio) / voiced.rate < 4 and abs(voiced.audio).max() > 0.05
     with pytest.raises(SlmError, match="no_such_voice"):
         peer(f"{program}:no_such_voice")[1](0, two_pairs[0])
+
+
+def test_a_recording_is_cut_at_a_pause_into_a_voice_and_what_it_says(tmp_path):
+    """Three clauses and silences between them: the first is the voice, and there is time for both others."""
+    from slm.data.prepare import prepare
+    from slm.evaluate.halves import halve, place
+    from slm_tokenizers.text.phonemes import Phonemes
+
+    text, phones = "the cat sat. on the mat. and the dog ran.", []
+    for word, symbols in Phonemes().words(text):
+        phones += [[symbol, 20] for symbol in symbols]
+    total = sum(frames for _, frames in phones)
+    half = place(text, phones)
+    starts = np.cumsum([0, *(frames for _, frames in phones)])
+    pauses = [i for i, (symbol, _) in enumerate(phones) if symbol == "sil"]
+    assert half.cut == starts[pauses[1]] + 10 and half.text == "on the mat and the dog ran" and half.end == starts[pauses[3]] + 10
+    assert place("the cat sat", [row for row in phones if row[0] != "sil"][:8]) is None, "no pause"
+    (tmp_path / "speech").mkdir()
+    soundfile.write(tmp_path / "speech/0.wav", 0.1 * np.sin(np.arange(total * 320) / 20), 16_000)
+    row = {"id": "0", "path": "0.wav", "text": text, "speaker": "a"}
+    (tmp_path / "speech/manifest.jsonl").write_text(json.dumps(row))
+    prepare(tmp_path / "speech", tmp_path / "data")
+    (tmp_path / "data/phones.jsonl").write_text(json.dumps({"id": "0", "phones": phones}))
+    halve(tmp_path / "data", ("a",), tmp_path / "pairs")
+    (pair,) = read_pairs(tmp_path / "pairs/pairs.jsonl")
+    voice, said = (read_audio(path)[0] for path in (pair.prompt_path, pair.reference_path))
+    assert (len(voice), len(said)) == (half.cut * 320, (half.end - half.cut) * 320) and pair.speaker == "a" and pair.text == half.text
+    with pytest.raises(SlmError, match="no recording of 1 speakers"):
+        halve(tmp_path / "data", ("b",), tmp_path / "none")

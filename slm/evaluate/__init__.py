@@ -10,6 +10,7 @@
     opus.py        Opus, the yardstick of codecs
     recordings.py  recordings to measure on, from wherever they are listed
     resynthesis.py what distances and judges make of what came through a coder
+    halves.py      recordings cut in two: a voice, and what it says
     interval.py    bootstrap intervals and a paired permutation test
     page.py        an evaluation to listen to and to look at
     pairs.py       what is to be said, in whose voice, and how the speaker said it

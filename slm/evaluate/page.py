@@ -21,8 +21,8 @@ from slm.evaluate.report import Report
 
 SHOWN = 12  # pairs that can be heard
 STYLE = """
-body { font-family: system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
-table { border-collapse: collapse; } td, th { padding: .3rem .8rem; text-align: left; border-bottom: 1px solid #e2e8f0; vertical-align: top; }
+body { font-family: sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1em; }
+table { border-collapse: collapse; } td, th { padding: .3rem .8rem; text-align: left; border-bottom: 1px solid #e2e8f0; }
 td { font-variant-numeric: tabular-nums; } .pair { display: flex; flex-wrap: wrap; gap: 1rem; margin-bottom: 2rem; }
 figure { margin: 0; width: 17rem; } figure img { width: 17rem; height: 7rem; display: block; } audio { width: 17rem; height: 2.2rem; }
 figcaption { font-size: .85rem; } del { color: #b91c1c; } small { color: #64748b; }
