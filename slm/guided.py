@@ -19,7 +19,7 @@ from torch import Tensor
 from slm.model import Model
 from slm.prompt import Prompt, clip, latents
 from slm.sounding import Sounding
-from slm.stage.say import Progress, codes_of
+from slm.stage.say import Progress, as_codes
 from slm.stream.sample import settings
 
 LEAD, TAIL = 8, 14  # frames of silence kept at a piece's ends
@@ -72,7 +72,7 @@ class Guided:
 
     def _fine(self, batch: dict, now: Progress, low: int, high: int, prompt: Tensor, seed: int) -> Tensor:
         """Frames low .. high of what was said, beside the prompt [Q,P] -> their latents [E,T], all levels."""
-        first = codes_of(self.semantic, now.part, [now.rows[0].said[0][low:high]])
+        first = as_codes(self.semantic, now.part, [now.rows[0].said[0][low:high]])
         given = {name: batch[name] for name in ("text", "duration")} | {"given": [first], "prompt_codes": [prompt]}
         if now.chances[0]:
             given["given_chances"] = [torch.stack(now.chances[0][low:high])]

@@ -20,7 +20,7 @@ from slm.backbone.state import reorder
 from slm.errors import SlmError
 from slm.stage.lm import LM
 from slm.stage.row import Row
-from slm.stage.say import Talk, _due, _hint, _listen, _rows, codes_of
+from slm.stage.say import Talk, _due, _hint, _listen, _rows, as_codes
 from slm.stream.layout import EMPTY
 from slm.stream.part import Part
 
@@ -64,7 +64,7 @@ def search(lm: LM, batch: dict, width: int = 4) -> dict:
         kept, parents = _best(talk, part, kept, hidden[:, -1], step, width)
         state, step = reorder(state, torch.tensor(parents)), step + 1
     best = max(kept, key=lambda k: k.score)
-    return batch | {part.name: [codes_of(lm, part, best.row.said)], "stop": [best.row.reason], "score": [best.score]}
+    return batch | {part.name: [as_codes(lm, part, best.row.said)], "stop": [best.row.reason], "score": [best.score]}
 
 
 def _best(talk: Talk, part: Part, kept: list[Kept], hidden: Tensor, step: int, width: int) -> tuple[list[Kept], list[int]]:

@@ -53,7 +53,7 @@ def saying(lm: "LM", batch: dict, seeds: list[int]) -> Iterator[Progress]:
     for part in wanted:
         for now in _say_part(talk, part, batch):
             yield now
-        batch[part.name] = [codes_of(lm, part, row.said) for row in now.rows]
+        batch[part.name] = [as_codes(lm, part, row.said) for row in now.rows]
         if part.name in lm.config.tell:
             batch[f"{part.name}_chances"] = [torch.stack(row) for row in now.chances]
         stops = [row.reason if row.reason != "end" else old for old, row in zip(stops, now.rows)]
@@ -261,7 +261,7 @@ def _begins(lm: "LM", part: Part, given: list[Tensor] | None) -> list[list[list[
     return found
 
 
-def codes_of(lm: "LM", part: Part, said: list[list[int]]) -> Tensor:
+def as_codes(lm: "LM", part: Part, said: list[list[int]]) -> Tensor:
     """Global ids of each level -> local codes [T], or [Q,T] for a stream with levels."""
     stream, device = lm.streams[part.name], lm.head.weight.device
     first, _ = part.span(stream.n_q)
