@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from slm.data.rough import Rough
 from slm.data.utterances import Utterance, Utterances, shorten
 from slm.errors import SlmError
 
@@ -25,6 +26,7 @@ class Aligned:
     folders: prepared and aligned corpora. frames: what a batch may hold. prompt: how many frames one has.
     longest: frames of one phone or pause at most.
     held_out: speakers that must not be heard in training.
+    rough: share of prompts that come from recordings made worse (rough.py), as of a telephone.
     """
 
     folders: tuple[str, ...] = ("data/train", "data/synthetic")
@@ -35,13 +37,14 @@ class Aligned:
     cache: str = "data/codes"
     codec: str = "acoustic"
     held_out: tuple[str, ...] = ()
+    rough: float = 0.0
 
     def build(self, tokenizers: dict[str, Any]) -> Utterances:
         codec, text = tokenizers[self.codec], tokenizers["text"]
         items = [item for folder in self.folders for item in self.read(Path(folder), codec, text)]
         if not items:
             raise SlmError(f"no aligned utterance was found in {', '.join(self.folders)}; run slm prepare and slm align")
-        return Utterances(items, codec.codebooks.embed, self.frames, self.seed, self.prompt)
+        return Utterances(items, codec.codebooks.embed, self.frames, self.seed, self.prompt, rough=self.rough)
 
     def read(self, folder: Path, codec, text) -> list[Utterance]:
         from slm.data import cuts as cut_files
@@ -51,6 +54,7 @@ class Aligned:
         phones = read_phones(folder)
         cuts = [c for c in cuts if c.id in phones and cut_files.speaker_of(c) not in self.held_out]
         found = codes_of(cuts, codec, self.cache)
+        worse = codes_of(cuts, (rough := Rough(codec)), self.cache, rough.made) if self.rough else {}
         ids = {symbol: i for i, symbol in enumerate(text.symbols)}
         items = []
         for cut in cuts:
@@ -63,8 +67,10 @@ class Aligned:
             duration[-1] += codes.shape[1] - duration.sum()
             if duration[-1] < 1:
                 continue
-            row = shorten(torch.tensor([ids[s] for s in symbols]), duration, codes, self.longest)
-            items.append(Utterance(cut.id, cut_files.speaker_of(cut) or cut.id, *row))
+            said = torch.tensor([ids[s] for s in symbols])
+            heard = shorten(said, duration, worse[cut.id], self.longest)[2] if worse else None
+            row = shorten(said, duration, codes, self.longest)
+            items.append(Utterance(cut.id, cut_files.speaker_of(cut) or cut.id, *row, heard))
         return items
 
 

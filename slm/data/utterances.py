@@ -19,13 +19,14 @@ from slm.data.batches import Batches, drawn
 
 @dataclass
 class Utterance:
-    """One aligned utterance. text, duration [L] long, sum of durations = T; codes [Q,T] long."""
+    """One aligned utterance. text, duration [L] long, sum of durations = T; codes [Q,T] long, rough [Q,T] those of it made worse."""
 
     id: str
     speaker: str
     text: Tensor
     duration: Tensor
     codes: Tensor
+    rough: Tensor | None = None
 
 
 def shorten(text: Tensor, duration: Tensor, codes: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,13 +43,14 @@ class Utterances:
     """`at(step)` -> batch with text, duration, semantic [1,T], acoustic [Q,T], prompt_codes [Q,P], prompt [P,E].
 
     frames: what a batch may hold, padding included. longest: frames an utterance is cut to, between two phones.
-    embed [Q,C,E]: the codec's vectors, which make the prompt's latents.
+    embed [Q,C,E]: the codec's vectors, which make the prompt's latents. rough: share of prompts that are of utterances made worse.
     """
 
     def __init__(
-        self, items: list[Utterance], embed: Tensor, frames: int, seed: int = 0, prompt: tuple[int, int] = (100, 200), longest: int = 450
+        self, items: list[Utterance], embed: Tensor, frames: int, seed: int = 0, prompt: tuple[int, int] = (100, 200), longest: int = 450,
+        rough: float = 0.0,
     ) -> None:
-        self.embed, self.seed, self.prompt, self.longest = embed, seed, prompt, longest
+        self.embed, self.seed, self.prompt, self.longest, self.rough = embed, seed, prompt, longest, rough
         self.batches = Batches(items, lambda u: min(longest, u.codes.shape[1]) + prompt[1], frames, seed)
         self.others: dict[str, list[Utterance]] = defaultdict(list)
         for item in items:
@@ -64,11 +66,11 @@ class Utterances:
         others = [o for o in self.others[item.speaker] if o.id != item.id]
         text, duration, codes = item.text, item.duration, item.codes
         if others:
-            prompt = self.piece(others[int(draw.integers(len(others)))].codes, draw)
+            prompt = self.piece(self.heard(others[int(draw.integers(len(others)))], draw), draw)
         elif codes.shape[1] >= 2 * self.prompt[1]:
-            text, duration, codes, prompt = self._split(item, int(draw.integers(*self.prompt, endpoint=True)))
+            text, duration, codes, prompt = self._split(item, int(draw.integers(*self.prompt, endpoint=True)), draw)
         else:
-            prompt = self.piece(codes, draw)
+            prompt = self.piece(self.heard(item, draw), draw)
         text, duration, codes = self._cut(text, duration, codes, draw)
         return {
             "text": text,
@@ -79,6 +81,10 @@ class Utterances:
             "prompt": self.latents(prompt),
         }
 
+    def heard(self, item: Utterance, draw: np.random.Generator) -> Tensor:
+        """The codes [Q,T] of a prompt, now and then of the utterance made worse."""
+        return item.rough if self.rough and item.rough is not None and draw.random() < self.rough else item.codes
+
     def latents(self, codes: Tensor) -> Tensor:
         """codes [Q,P] -> [P,E]"""
         return sum(self.embed[q][codes[q]] for q in range(len(codes)))
@@ -88,11 +94,11 @@ class Utterances:
         start = int(draw.integers(codes.shape[1] - size + 1))
         return codes[:, start : start + size]
 
-    def _split(self, item: Utterance, frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _split(self, item: Utterance, frames: int, draw: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         ends = item.duration.cumsum(0)
         first = int((ends < frames).sum()) + 1  # phones that the prompt holds
         at = int(ends[first - 1])
-        return item.text[first:], item.duration[first:], item.codes[:, at:], item.codes[:, :at]
+        return item.text[first:], item.duration[first:], item.codes[:, at:], self.heard(item, draw)[:, :at]
 
     def _cut(self, text: Tensor, duration: Tensor, codes: Tensor, draw: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """At most `longest` frames, whole phones, from a random place."""
