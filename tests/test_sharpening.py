@@ -28,7 +28,7 @@ from slm.train.loop import fit
 from slm.train.run import train_stage
 from slm_tokenizers import melvq, pieces, stored
 from slm_tokenizers.codec import tiny
-from slm_tokenizers.griffinlim import griffin_lim
+from slm_tokenizers.griffinlim import griffin_lim, magnitude
 from slm_tokenizers.melvq import MelVQ, Sharp
 from slm_tokenizers.sharpening import SharpeningMelVQ
 
@@ -104,6 +104,21 @@ def test_nothing_beyond_the_receptive_field_is_heard(make, shape):
     other[..., near] = audio[..., near]
     codes, others = codec.encode(audio), codec.encode(other)
     assert torch.equal(codes[..., middle], others[..., middle]) and not torch.equal(codes, others)
+
+
+def test_griffin_lim_is_that_of_torchaudio():
+    from torchaudio.functional import griffinlim
+
+    for config in (MEL, LogMel.Config(8000, 256, 80, 200, 40, 0.0, 4000.0, center=False)):
+        audio = noise(8000) + 0.3 * torch.sin(torch.arange(8000) / 5)
+        mel = config.build()(audio)
+        side = config.n_fft // config.hop + 1
+        wanted = magnitude(torch.nn.functional.pad(mel, (side, side), mode="replicate"), config)
+        window, shape = torch.hann_window(config.win), (config.n_fft, config.hop, config.win)
+        theirs = griffinlim(wanted, window, *shape, power=1.0, n_iter=8, momentum=0.99, length=None, rand_init=False)
+        begin = side * config.hop - config.hop // 2
+        theirs, ours = theirs[0, begin : begin + 8000], griffin_lim(mel, config, steps=8)[0, 0]
+        assert (ours - theirs).norm() < 1e-3 * theirs.norm()
 
 
 def test_griffin_lim_keeps_what_is_known_and_goes_on_from_it_without_a_break():

@@ -36,17 +36,18 @@ def one(mel: Tensor, config: LogMel.Config, steps: int, known: Tensor | None = N
     side = config.n_fft // config.hop + 1
     wanted = magnitude(torch.nn.functional.pad(mel.float(), (side, side), mode="replicate"), config)[0]  # [F,T]
     window = torch.hann_window(config.win, device=mel.device)
+    weights = overlapped(window.square()[:, None].expand(-1, wanted.shape[1]), config)
     # a mel's frame t is centred at t*hop + hop/2, here at t*hop
     first = side * config.hop - config.hop // 2
     spectrum, last = wanted.to(torch.complex64), None
     for _ in range(steps):
-        sound = inverse(spectrum, config, window)
+        sound = inverse(spectrum, config, window, weights)
         if known is not None:
             sound[first : first + len(known)] = known
         heard = torch.stft(sound, config.n_fft, config.hop, config.win, window, return_complex=True)
         moved = heard if last is None else heard + MOMENTUM * (heard - last)
-        spectrum, last = torch.polar(wanted, moved.angle()), heard
-    sound = inverse(spectrum, config, window)
+        spectrum, last = wanted * torch.sgn(moved), heard
+    sound = inverse(spectrum, config, window, weights)
     if known is not None and len(known):
         end, fade = first + len(known), min(config.hop, len(known))
         missed = (known - sound[first:end])[-fade:].flip(0)  # mirrored behind the border, so that there is no step
@@ -56,9 +57,18 @@ def one(mel: Tensor, config: LogMel.Config, steps: int, known: Tensor | None = N
     return sound[None, None, first : first + mel.shape[-1] * config.hop]
 
 
-def inverse(spectrum: Tensor, config: LogMel.Config, window: Tensor) -> Tensor:
-    """Complex [F,T] -> audio [(T-1)*hop]"""
-    return torch.istft(spectrum, config.n_fft, config.hop, config.win, window)
+def inverse(spectrum: Tensor, config: LogMel.Config, window: Tensor, weights: Tensor) -> Tensor:
+    """Complex [F,T] -> audio [(T-1)*hop], as torch.istft, which works out the overlapping windows' `weights` each time."""
+    side = (config.n_fft - config.win) // 2
+    frames = torch.fft.irfft(spectrum, config.n_fft, dim=0)[side : side + config.win] * window[:, None]
+    return overlapped(frames, config) / weights
+
+
+def overlapped(frames: Tensor, config: LogMel.Config) -> Tensor:
+    """Frames [win,T], a hop apart -> their sum [(T-1)*hop], from the middle of the first to that of the last."""
+    size = (frames.shape[1] - 1) * config.hop
+    whole = torch.nn.functional.fold(frames[None], (1, size + config.win), (1, config.win), stride=(1, config.hop))
+    return whole[0, 0, 0, config.win // 2 :][:size]
 
 
 def magnitude(mel: Tensor, config: LogMel.Config) -> Tensor:
