@@ -53,7 +53,8 @@ def save_stage(recipe: Recipe, name: str, module: nn.Module, built: dict[str, An
     described |= {"format": FORMAT, "codec": fingerprint(voice), "speaks": recipe.speaks}
     others = {n: c for n, c in recipe.tokenizers.items() if n in built and n != recipe.speaks}
     described["tokenizers"] = {n: _save_tokenizer(c, built[n], out / n) for n, c in others.items()}
-    described["stages"] = {n: to_dict(c) for n, c in recipe.stages.items() if n == name or n in described["stages"]}
+    known = described["stages"] | {name: to_dict(recipe.stages[name])}  # others stay as they were trained, whatever the recipe says now
+    described["stages"] = {n: known[n] for n in recipe.stages if n in known}
     if hasattr(module, "vocabulary"):
         described["vocabulary"][name] = module.vocabulary.hash
     codec.save(voice, out / "codec", exact=not hasattr(voice, "as_stored"))
