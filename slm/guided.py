@@ -36,10 +36,8 @@ class Guided:
     def __init__(self, model: Model) -> None:
         self.codec, self.text, self.speaks = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.recipe.speaks
         self.semantic, self.acoustic = model.stages["semantic"], model.stages["acoustic"]
-        config = self.acoustic.config
         self.settings = {"sampling": settings(self.semantic.config.sampling), "pace": self.semantic.config.pace}
-        self.settings |= {"passes": list(config.passes), "temperature": config.temperature, "mean": config.mean}
-        self.settings |= {"stretches": list(STRETCHES), "ahead": AHEAD, "behind": BEHIND, "brief": BRIEF}
+        self.settings |= self.acoustic.settings | {"stretches": list(STRETCHES), "ahead": AHEAD, "behind": BEHIND, "brief": BRIEF}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
         return Prompt(clip(self.codec, audio, rate, name), text=text)

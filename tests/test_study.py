@@ -105,6 +105,10 @@ def test_runs_that_are_finished_are_not_trained_again_and_broken_ones_go_on(tmp_
     (tmp_path / "codec" / "finished").unlink()
     train(spectral.small(), tmp_path, quiet=True)
     assert stored.stat().st_mtime_ns > before
+    other = spectral.small()
+    other.train["codec"].steps += 1
+    with pytest.raises(SlmError, match="another recipe"):
+        train(other, tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)

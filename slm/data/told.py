@@ -103,7 +103,7 @@ def said(config: Told, speech: Utterances, tokenizers: dict[str, Any]) -> dict[s
     stage = teller.stages["acoustic"]
     if fingerprint(teller.tokenizers[teller.recipe.speaks]) != fingerprint(codec):
         raise SlmError(f"{config.model} says codes of another codec than {config.speech.codec!r}")
-    if not stage.config.mean:
+    if not getattr(stage.config, "mean", True):
         raise SlmError(f"the acoustic stage of {config.model} says codes; a decoder learns from one that says means (mean=True)")
     cache = CodeCache(config.speech.cache, f"{fingerprint(codec)} {fingerprint(stage)} {config.seed}")
     batches = Batches(speech.batches.items, lambda u: u.codes.shape[1] + speech.prompt[1], config.speech.frames, 0, shuffle=False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +73,11 @@ class Masked(nn.Module):
         self.voice = config.voice.build() if config.voice else None
         self.voiced = nn.Linear(config.voice.dim, config.backbone.adaptive) if config.voice else None
         self.guide = config.guide.build(streams[config.guide.text].card, dim) if config.guide else None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it decodes, for reports."""
+        return {"passes": list(self.config.passes), "temperature": self.config.temperature, "mean": self.config.mean}
 
     def forward(self, batch: dict, player: str = "main") -> dict[str, Tensor]:
         return self.loss(batch)

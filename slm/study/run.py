@@ -7,7 +7,7 @@ is not trained again, what was broken off goes on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from slm.config import digest
@@ -107,15 +107,19 @@ def run(study: Study, out: Path, data: Path = Path("data"), seeds: tuple[int, ..
 
 
 def train(recipe: Recipe, folder: Path, quiet: bool = False) -> None:
-    """Every stage of the recipe that is not finished in `folder`, in order."""
+    """Every stage of the recipe that is not finished in `folder`, in order. SlmError if one was finished as another recipe has it."""
     from slm.train.run import train_stage
 
     for stage in recipe.stages:
         finished = folder / stage / "finished"
+        data = {stage: recipe.data[stage]} if stage in recipe.data else {}
+        made = digest(replace(recipe, stages={stage: recipe.stages[stage]}, data=data, train={stage: recipe.train[stage]}))
         if not finished.exists():
             train_stage(recipe, stage, folder, resume=True, quiet=quiet)
             finished.parent.mkdir(parents=True, exist_ok=True)
-            finished.touch()
+            finished.write_text(made)
+        elif (was := finished.read_text()) != made:
+            raise SlmError(f"{folder / stage} is of another recipe ({was or 'unknown'}, not {made}); remove it or change --out")
 
 
 def judge(claim: Claim, figures: dict[tuple[str, int], Figures], seeds: tuple[int, ...]) -> Verdict:
