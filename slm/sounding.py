@@ -26,8 +26,6 @@ class Sounding:
     @torch.inference_mode()
     def sound(self, latent: Tensor, frames: int) -> Tensor:
         """latent [E,T], of which the first `frames` sound now -> audio [N]"""
-        if not frames:
-            return torch.zeros(0)
         known = [self.heard[None, None]] if self.heard is not None and getattr(self.codec, "goes_on", False) else []
         latent = latent if self.past is None else torch.cat([self.past, latent], 1)
         begin = 0 if self.past is None else self.past.shape[1]

@@ -60,7 +60,7 @@ class Speech:
 
     def save(self, path: str | Path) -> None:
         """Write .wav, .flac or .ogg, marked as synthetic in the file's metadata."""
-        audio_files.write(path, self.audio, self.rate, f"{audio_files.SYNTHETIC}: speech made by a machine")
+        audio_files.write(path, self.audio, self.rate, audio_files.MADE)
 
 
 class Speaker:

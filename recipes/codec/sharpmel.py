@@ -29,7 +29,7 @@ def recipe(codec: str = "runs/taughtmel/codec") -> Recipe:
 
 
 def stage(generator: SharpeningMelVQ.Config, critic: MelPatches.Config) -> Adversarial.Config:
-    """Distance, critics' scores and their features move the mel in equal shares (EnCodec's balancer)."""
+    """Of what moves the mel two fifths are its distance, two fifths the critics' features, the rest their scores (EnCodec's balancer)."""
     return Adversarial.Config(
         generator, Plain.Config(), mel=1.0, stft=0.0, adversarial=0.5, feature=1.0, discriminators=[critic], balance=True
     )

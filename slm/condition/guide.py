@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slm.errors import SlmError
+
 
 class Guide(nn.Module):
     """Phones to features, and features to frames."""
@@ -52,6 +54,19 @@ class Guide(nn.Module):
             y = F.gelu(conv(norm(x).mul(real).transpose(1, 2)).transpose(1, 2))
             x = (x + F.dropout(y, self.config.dropout, self.training)) * real
         return [row[:n] for row, n in zip(x, lengths)]
+
+    def due(self, batch: dict, lengths: Tensor, at: int | None = None) -> Tensor:
+        """Text and durations of a batch -> the hint of each frame [B,T,D]; at: of rows that are those frames from this one on.
+
+        SlmError if the durations are of other lengths [B].
+        """
+        features = self.phones(batch[self.config.text])
+        rows = [self.frames(f, d) for f, d in zip(features, batch[self.config.duration])]
+        if at is not None:
+            rows = [row[at : at + n] for row, n in zip(rows, lengths.tolist())]
+        if (short := [len(row) for row in rows]) != lengths.tolist():
+            raise SlmError(f"durations sum to {short} frames where the codes have {lengths.tolist()}")
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     def frames(self, features: Tensor, duration: Tensor) -> Tensor:
         """features [L,D], duration [L] frames -> [T,D], T their sum: each phone's features, and where in the phone a frame lies."""

@@ -16,6 +16,7 @@ from slm.data.replacing import replacing
 from slm.errors import SlmError
 
 SYNTHETIC = "synthetic"  # the word by which a written file says that a machine spoke
+MADE = f"{SYNTHETIC}: speech made by a machine"
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 FULL = 32767  # of 16 bits
 WHOLE = 0.9  # share of the promised samples a file must hold: mp3 headers only estimate them

@@ -8,14 +8,13 @@ L phones   T frames of 20 ms
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from slm.data.flite import RATE, VOICES, say_phones
-from slm.data.replacing import replacing
+from slm.data.replacing import write_lines
 from slm.errors import SlmError
 
 HOP = 320
@@ -92,8 +91,7 @@ def say_all(lines: list[Line], out: Path) -> int:
     if not rows:
         raise SlmError(f"no line could be said; the last: {why}")
     for name, found in (("manifest.jsonl", rows), ("phones.jsonl", aligned)):
-        with replacing(out / name) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in found))
+        write_lines(out / name, found)
     prepare(out, out, "manifest")
     return len(rows)
 

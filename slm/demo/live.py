@@ -1,7 +1,7 @@
 """Speech that is heard while it is still being made: a WAV file that a browser asks for, and gets as it comes.
 
-A WAV file whose length is not told needs nothing but the server that is there; gradio's own streams need ffmpeg. Chromium and Firefox
-play it as it comes. N samples
+A WAV file whose length is not told needs nothing but the server that is there; gradio's own streams need ffmpeg. Chromium
+plays it as it comes; other browsers were not tried. N samples
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from slm.data.audio import SYNTHETIC
+from slm.data.audio import MADE, narrow
 
 KEPT = 8  # recordings that can still be asked for; the oldest goes first
 PATIENCE = 60.0  # seconds a browser waits for what comes next
@@ -49,7 +48,7 @@ class Live:
         """audio [N] float32, heard after what there is."""
         with self.changed:
             if name in self.recordings:
-                self.recordings[name].pieces.append((audio.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().tobytes())
+                self.recordings[name].pieces.append(narrow(audio).tobytes())
             self.changed.notify_all()
 
     def end(self, name: str) -> None:
@@ -87,7 +86,7 @@ class Live:
 
 def header(rate: int) -> bytes:
     """The beginning of a WAV file of one channel of 16 bits, of unknown length, marked as synthetic."""
-    mark = f"{SYNTHETIC}: speech made by a machine\0".encode()
+    mark = f"{MADE}\0".encode()
     mark += b"\0" * (len(mark) % 2)
     told = b"INFOICMT" + struct.pack("<I", len(mark)) + mark
     shape = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)

@@ -7,11 +7,10 @@ N samples   L phones
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from slm.data.replacing import replacing
+from slm.data.replacing import write_lines
 from slm.errors import SlmError
 
 FRAME = 0.02  # seconds of a frame in which phones are counted
@@ -56,8 +55,7 @@ def halve(folder: Path, speakers: tuple[str, ...], out: Path) -> list[dict]:
         rows.append({"id": cut.id, "speaker": cut_files.speaker_of(cut), "text": half.text} | paths)
     if not rows:
         raise SlmError(f"{folder} has no recording of {len(speakers)} speakers that has a pause after {VOICE[0]:g} to {VOICE[1]:g} s")
-    with replacing(out / "pairs.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(out / "pairs.jsonl", rows)
     return rows
 
 

@@ -25,7 +25,7 @@ body { font-family: sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 
 table { border-collapse: collapse; } td, th { padding: .3rem .8rem; text-align: left; border-bottom: 1px solid #e2e8f0; }
 td { font-variant-numeric: tabular-nums; } .pair { display: flex; flex-wrap: wrap; gap: 1rem; margin-bottom: 2rem; }
 figure { margin: 0; width: 17rem; } figure img { width: 17rem; height: 7rem; display: block; } audio { width: 17rem; height: 2.2rem; }
-figcaption { font-size: .85rem; } del { color: #b91c1c; } small { color: #64748b; }
+figcaption { font-size: .85rem; } small { color: #64748b; }
 """
 
 
@@ -77,10 +77,8 @@ def write_page(report: Report, pairs: Sequence[Pair], out: Path, title: str) -> 
 
 def table(report: Report) -> str:
     """Measures down, lines across."""
-    names = dict.fromkeys(score.name for scores in report.lines.values() for score in scores)
     rows = ["<tr><th></th>" + "".join(f"<th>{html.escape(line)}</th>" for line in report.lines) + "</tr>"]
-    for name in names:
-        cells = (next((str(score) for score in scores if score.name == name), "") for scores in report.lines.values())
+    for name, cells in report.rows():
         rows.append(f"<tr><th>{html.escape(name)}</th>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     return f"<table>{''.join(rows)}</table>"
 

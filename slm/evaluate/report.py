@@ -62,10 +62,14 @@ class Report:
         from rich.table import Table
 
         table = Table("measure", *self.lines)
-        for name in dict.fromkeys(s.name for scores in self.lines.values() for s in scores):
-            cells = [next((str(s) for s in scores if s.name == name), "") for scores in self.lines.values()]
+        for name, cells in self.rows():
             table.add_row(name, *cells)
         return table
+
+    def rows(self) -> list[tuple[str, list[str]]]:
+        """Each measure with what each line has of it."""
+        names = dict.fromkeys(s.name for scores in self.lines.values() for s in scores)
+        return [(name, [next((str(s) for s in scores if s.name == name), "") for scores in self.lines.values()]) for name in names]
 
     def remarks(self) -> list[str]:
         """The lines below the table: paired tests, stop reasons, and what n and the brackets mean."""

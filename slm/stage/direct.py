@@ -1,6 +1,6 @@
 """How it sounds, said at once: the first level, phones and a voice in, the sum of all levels' vectors out, in one pass.
 
-    B rows   T frames   P prompt frames   Q levels   C codes a level   E latent width   D width
+    B rows   T frames   P prompt frames   Q levels   G of them given   C codes a level   E latent width   D width
 
 What masked.py says level by level as a mean, learned as what it is: a regression (FastSpeech 2, Ren et al., 2021, on a codec's latents).
 There is no draw in it; a decoder that has learned with it makes it sound (slm_tokenizers/sharpening.py, refined.py). For one voice, a
@@ -21,6 +21,7 @@ from slm.condition.guide import Guide
 from slm.condition.voice import Voice
 from slm.data.batch import pad
 from slm.errors import SlmError
+from slm.stage.given import believed, confused, summed
 from slm.stage.join import join, take
 from slm.stage.lm import Stream
 
@@ -76,31 +77,15 @@ class Direct(nn.Module):
         """Mean distance from the latents, in deviations of what the known levels leave over."""
         codes, lengths = pad(batch[self.config.codes])  # [B,Q,T]
         real = torch.arange(codes.shape[2], device=codes.device) < lengths[:, None]
-        known = self.latents(self.confused(codes[:, : self.config.known]))
-        said = self.said(known, lengths, batch, None)
-        return {"latent": F.l1_loss(said[real], self.latents(codes)[real]) / self.scale}
-
-    def confused(self, known: Tensor) -> Tensor:
-        """known [B,G,T], some of its codes replaced while training."""
-        if not (self.training and self.config.confuse):
-            return known
-        share = torch.rand(len(known), 1, 1, device=known.device) * 2 * self.config.confuse
-        return torch.where(torch.rand(known.shape, device=known.device) < share, torch.randint_like(known, self.card), known)
-
-    def latents(self, codes: Tensor) -> Tensor:
-        """codes [B,Q,T] of the first levels -> sum of their vectors [B,T,E]"""
-        return sum(F.embedding(codes[:, q], self.embed[q]) for q in range(codes.shape[1]))
+        given = confused(codes[:, : self.config.known], self.card, self.config.confuse if self.training else 0.0)
+        said = self.said(summed(self.embed, given), lengths, batch, None)
+        return {"latent": F.l1_loss(said[real], summed(self.embed, codes)[real]) / self.scale}
 
     def said(self, known: Tensor, lengths: Tensor, batch: dict, at: int | None) -> Tensor:
         """known [B,T,E] -> latents [B,T,E]; at: these are not all frames of their texts, but those from this one on."""
         prompt, prompt_lengths = pad(batch["prompt_codes"])  # [B,Q,P]
-        heard = self.latents(prompt)
-        features = self.guide.phones(batch[self.config.guide.text])
-        due = [self.guide.frames(f, d) for f, d in zip(features, batch[self.config.guide.duration])]
-        due = due if at is None else [row[at : at + n] for row, n in zip(due, lengths.tolist())]
-        if (short := [len(row) for row in due]) != lengths.tolist():
-            raise SlmError(f"durations sum to {short} frames where the codes have {lengths.tolist()}")
-        target = self.see(known) + self.region.weight[1] + nn.utils.rnn.pad_sequence(due, batch_first=True)
+        heard = summed(self.embed, prompt)
+        target = self.see(known) + self.region.weight[1] + self.guide.due(batch, lengths, at)
         x, total = join((self.see(heard) + self.region.weight[0], prompt_lengths), (target, lengths))
         y, _ = self.backbone(x, lengths=total, cond=self.voiced(self.voice(heard, prompt_lengths)))
         return known + self.say(take(y, prompt_lengths, known.shape[1])).float() * self.scale
@@ -112,9 +97,6 @@ class Direct(nn.Module):
         at: the given frames are not all of their text's, but those from this one on, and hear of no others.
         """
         given, lengths = pad([row.view(-1, row.shape[-1]) for row in batch["given"]])  # [B,G,T]
-        chances = batch.get("given_chances")
-        if chances is not None and self.config.known > 1:
-            raise SlmError(f"chances of one level were given, but {self.config.known} levels are known")
-        known = self.latents(given) if chances is None else pad(chances, dim=0)[0] @ self.embed[0]
+        known = believed(self.embed, self.config.known, given, batch.get("given_chances"))
         said = self.said(known, lengths, batch, at)
         return {**batch, "latent": [row[:n] for row, n in zip(said, lengths.tolist())]}

@@ -22,6 +22,7 @@ from slm.condition.guide import Guide
 from slm.condition.voice import Voice
 from slm.data.batch import pad
 from slm.errors import SlmError
+from slm.stage.given import believed, confused, summed
 from slm.stage.join import join, take
 from slm.stage.lm import Stream
 
@@ -92,41 +93,20 @@ class Masked(nn.Module):
         share = torch.cos(torch.rand(rows, 1, device=device) * math.pi / 2)
         hidden = (torch.rand(real.shape, device=device) < share) & real
         hidden |= (torch.rand(real.shape, device=device) < 0.02) & real
-        scores = self.scores(self.confused(codes), lengths, level, hidden, self.context(batch, lengths))
+        given = confused(codes[:, : self.config.known], self.card, self.config.confuse if self.training else 0.0)
+        heard = torch.cat([given, codes[:, self.config.known :]], 1)
+        scores = self.scores(heard, lengths, level, hidden, self.context(batch, lengths))
         target = codes[torch.arange(rows, device=device), level]
         every = F.cross_entropy(scores[hidden], target[hidden], reduction="none", label_smoothing=self.config.smooth)
         return {"codes": every.mean() if len(every) else scores.sum() * 0}
 
-    def confused(self, codes: Tensor) -> Tensor:
-        """codes [B,Q,T] with some of the known levels' replaced, while training."""
-        if not (self.training and self.config.confuse):
-            return codes
-        known = codes[:, : self.config.known]
-        share = torch.rand(len(codes), 1, 1, device=codes.device) * 2 * self.config.confuse
-        wrong = torch.rand(known.shape, device=codes.device) < share
-        said = torch.where(wrong, torch.randint_like(known, self.card), known)
-        return torch.cat([said, codes[:, self.config.known :]], 1)
-
     def context(self, batch: dict, lengths: Tensor, at: int | None = None) -> dict:
         """What stays the same over all passes: the prompt, the voice, the phones of the frames, all of them or those from `at` on."""
         prompt, prompt_lengths = pad(batch["prompt_codes"])  # [B,Q,P]
-        latents = self.latents(prompt, self.n_q)
+        latents = summed(self.embed, prompt)
         voice = self.voice(latents, prompt_lengths) if self.voice else None
-        due = None
-        if self.guide:
-            features = self.guide.phones(batch[self.config.guide.text])
-            rows = [self.guide.frames(f, d) for f, d in zip(features, batch[self.config.guide.duration])]
-            if at is not None:
-                rows = [row[at : at + n] for row, n in zip(rows, lengths.tolist())]
-            short = [r.shape[0] for r in rows]
-            if short != lengths.tolist():
-                raise SlmError(f"durations sum to {short} frames where the codes have {lengths.tolist()}")
-            due = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        due = self.guide.due(batch, lengths, at) if self.guide else None
         return {"latents": latents, "prompt": prompt_lengths, "codes": prompt, "voice": voice, "due": due}
-
-    def latents(self, codes: Tensor, levels: int) -> Tensor:
-        """codes [B,Q,T] -> sum of the first levels' vectors [B,T,E]"""
-        return sum(F.embedding(codes[:, q], self.embed[q]) for q in range(levels))
 
     def scores(self, codes: Tensor, lengths: Tensor, level: Tensor, hidden: Tensor, context: dict) -> Tensor:
         """Logits [B,T,C] of `level` [B] at every frame, given all lower levels and the codes of the level that are not hidden [B,T]."""
@@ -171,12 +151,7 @@ class Masked(nn.Module):
 
     def _mean(self, codes: Tensor, lengths: Tensor, context: dict, chances: list[Tensor] | None) -> tuple[Tensor, Tensor]:
         """Every level in one pass, given the likeliest codes of those before it -> codes [B,Q,T], mean latent [B,T,E]"""
-        if chances is None:
-            latent = self.latents(codes, self.config.known)
-        elif self.config.known == 1:
-            latent = pad(chances, dim=0)[0] @ self.embed[0]
-        else:
-            raise SlmError(f"chances of one level were given, but {self.config.known} levels are known")
+        latent = believed(self.embed, self.config.known, codes, chances)
         hidden = torch.arange(codes.shape[2], device=codes.device) < lengths[:, None]
         for level in range(self.config.known, self.n_q):
             scores = self.scores(codes, lengths, torch.full_like(lengths, level), hidden, context)

@@ -101,15 +101,18 @@ class MelVQ(nn.Module):
         self.encoder = encoder(bands, config.width, config.dim, config.layers, config.residuals)
         self.codebooks = Codebooks(config.n_q, config.card, config.dim)
         self.decoder = Decoder(config.dim, config.width, bands, config.layers, config.residuals)
-        self.receptive_field = reach(config)
         if config.sharp is not None:
             self.sharpen(config.sharp)
 
     def sharpen(self, sharp: Sharp.Config) -> None:
         """A new last part of the decoder, which changes nothing before it has learned; codes stay what they are."""
         self.config = replace(self.config, sharp=sharp)
-        self.receptive_field = reach(self.config)
         self.decoder.sharp = sharp.build(self.config.mel.n_mels, self.config.dim, self.fold)  # below `decoder`, which makes no codes
+
+    @property
+    def receptive_field(self) -> int:
+        """Frames of context on each side that decide a frame of codes or of mels, whichever needs more."""
+        return reach(self.config)
 
     def as_stored(self) -> "MelVQ":
         """Rounds the weights to what is saved, so that codes made now are those of the codec that is loaded later."""

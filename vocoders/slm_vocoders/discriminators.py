@@ -1,7 +1,8 @@
 """Critics of waveforms: multi-period and multi-scale (HiFi-GAN, Kong et al., 2020), complex STFT (EnCodec, Defossez et al., 2022).
 
-And one of mels. Each is called with audio [B, 1, N] and returns one (score, [features]) for every sub-critic, so `mpd(x) + stft(x)` is
-itself a critic's answer and everything in losses.py takes it. A score is any shape that starts with the (folded) batch.
+And one of mels. Each is called with audio [B, 1, N], that one with mels, and returns one (score, [features]) for every sub-critic, so
+`mpd(x) + stft(x)` is itself a critic's answer and everything in losses.py takes it. A score is any shape that starts with the (folded)
+batch.
 
 B batch · N samples · p period · C channels · T frames · F frequency bins · M mel bands
 `scale` multiplies the paper's channels: 1 is 41 M parameters for MPD and 30 M for MSD, 1/4 trains on a CPU.
@@ -195,9 +196,7 @@ class MelPatches(nn.Module):
 
 
 def mel_tower(channels: int) -> Tower:
-    plan = ((1, 1, (2, 1)), (1, 2, (2, 2)), (2, 4, (2, 2)), (4, 4, (1, 1)))  # channels in and out, stride over bands and time
-    convs = [
-        weight_norm(nn.Conv2d(1 if i == 0 else a * channels, b * channels, 5 if i < 3 else 3, stride, padding=2 if i < 3 else 1))
-        for i, (a, b, stride) in enumerate(plan)
-    ]
-    return Tower(convs, weight_norm(nn.Conv2d(4 * channels, 1, 3, padding=1)), 0.2)
+    sizes = [1, channels, 2 * channels, 4 * channels, 4 * channels]
+    shapes = ((5, (2, 1)), (5, 2), (5, 2), (3, 1))  # kernel, stride over bands and time
+    convs = [weight_norm(nn.Conv2d(a, b, k, stride, padding=k // 2)) for a, b, (k, stride) in zip(sizes, sizes[1:], shapes)]
+    return Tower(convs, weight_norm(nn.Conv2d(sizes[-1], 1, 3, padding=1)), 0.2)
