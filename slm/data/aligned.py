@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from slm.data.rough import Rough
 from slm.data.utterances import Utterance, Utterances, shorten
@@ -27,6 +29,7 @@ class Aligned:
     longest: frames of one phone or pause at most.
     held_out: speakers that must not be heard in training.
     rough: share of prompts that come from recordings made worse (rough.py), as of a telephone.
+    sound: whether rows hold, beside the codes of what is to be said, its audio.
     """
 
     folders: tuple[str, ...] = ("data/train", "data/synthetic")
@@ -38,6 +41,7 @@ class Aligned:
     codec: str = "acoustic"
     held_out: tuple[str, ...] = ()
     rough: float = 0.0
+    sound: bool = False
 
     def build(self, tokenizers: dict[str, Any]) -> Utterances:
         codec, text = tokenizers[self.codec], tokenizers["text"]
@@ -69,9 +73,17 @@ class Aligned:
                 continue
             said = torch.tensor([ids[s] for s in symbols])
             heard = shorten(said, duration, worse[cut.id], self.longest)[2] if worse else None
+            clip = cut_files.clip_of(cut, codec.rate) if self.sound else None
+            sound = None if clip is None else shorten(said, duration, framed(clip, codec.hop, codes.shape[1]), self.longest)[2]
             row = shorten(said, duration, codes, self.longest)
-            items.append(Utterance(cut.id, cut_files.speaker_of(cut) or cut.id, *row, heard))
+            items.append(Utterance(cut.id, cut_files.speaker_of(cut) or cut.id, *row, heard, sound))
         return items
+
+
+def framed(clip: np.ndarray, hop: int, frames: int) -> Tensor:
+    """clip [N] -> [hop,frames], one frame a column; silence completes the last."""
+    sound = torch.from_numpy(clip[: frames * hop])
+    return torch.nn.functional.pad(sound, (0, frames * hop - len(sound))).view(frames, hop).T
 
 
 def read_phones(folder: Path) -> dict[str, list]:

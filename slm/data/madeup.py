@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slm.data.aligned import framed
+from slm.data.audio import narrow
 from slm.data.batch import coded
 from slm.data.utterances import Utterance, Utterances
 
@@ -73,11 +75,14 @@ class MadeUpUtterances:
     frames: int = 600
     codec: str = "acoustic"
     seed: int = 0
+    sound: bool = False
 
     def build(self, tokenizers: dict[str, Any]) -> Utterances:
         codec, text = tokenizers[self.codec], tokenizers["text"]
         items = []
         for i in range(self.count):
             ids, duration, audio = utterance(self.seed + i, i % 4, self.phones, text.card, codec.hop, codec.rate)
-            items.append(Utterance(str(i), f"speaker {i % 4}", ids, duration, codec.encode(audio[None])[0]))
+            codes = codec.encode(audio[None])[0]
+            sound = framed(narrow(audio[0]), codec.hop, codes.shape[1]) if self.sound else None
+            items.append(Utterance(str(i), f"speaker {i % 4}", ids, duration, codes, sound=sound))
         return Utterances(items, codec.codebooks.embed, self.frames, self.seed, prompt=(8, 16))

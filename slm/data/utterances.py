@@ -14,12 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from slm.data.audio import FULL
 from slm.data.batches import Batches, drawn
 
 
 @dataclass
 class Utterance:
-    """One aligned utterance. text, duration [L] long, sum of durations = T; codes [Q,T] long, rough [Q,T] those of it made worse."""
+    """One aligned utterance. text, duration [L] long, sum of durations = T; codes [Q,T] long, rough [Q,T] those of it made worse.
+
+    sound [H,T] int16, H samples a frame, where stages need to hear it.
+    """
 
     id: str
     speaker: str
@@ -27,6 +31,7 @@ class Utterance:
     duration: Tensor
     codes: Tensor
     rough: Tensor | None = None
+    sound: Tensor | None = None
 
 
 def shorten(text: Tensor, duration: Tensor, codes: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,8 +47,9 @@ def shorten(text: Tensor, duration: Tensor, codes: Tensor, longest: int) -> tupl
 class Utterances:
     """`at(step)` -> batch with text, duration, semantic [1,T], acoustic [Q,T], prompt_codes [Q,P], prompt [P,E].
 
-    frames: what a batch may hold, padding included. longest: frames an utterance is cut to, between two phones.
-    embed [Q,C,E]: the codec's vectors, which make the prompt's latents. rough: share of prompts that are of utterances made worse.
+    Where utterances have their sound, audio [1,T*H], too. frames: what a batch may hold, padding included. longest: frames an
+    utterance is cut to, between two phones. embed [Q,C,E]: the codec's vectors, which make the prompt's latents. rough: share of prompts
+    that are of utterances made worse.
     """
 
     def __init__(
@@ -64,22 +70,25 @@ class Utterances:
 
     def row(self, item: Utterance, draw: np.random.Generator) -> dict[str, Tensor]:
         others = [o for o in self.others[item.speaker] if o.id != item.id]
-        text, duration, codes = item.text, item.duration, item.codes
+        start, frame = 0, 0  # first phone and frame that are to be said
         if others:
             prompt = self.piece(self.heard(others[int(draw.integers(len(others)))], draw), draw)
-        elif codes.shape[1] >= 2 * self.prompt[1]:
-            text, duration, codes, prompt = self._split(item, int(draw.integers(*self.prompt, endpoint=True)), draw)
+        elif item.codes.shape[1] >= 2 * self.prompt[1]:
+            start, frame = self._split(item, int(draw.integers(*self.prompt, endpoint=True)))
+            prompt = self.heard(item, draw)[:, :frame]
         else:
             prompt = self.piece(self.heard(item, draw), draw)
-        text, duration, codes = self._cut(text, duration, codes, draw)
-        return {
-            "text": text,
-            "duration": duration,
+        phones, frames = self._cut(item.duration, start, frame, draw)
+        codes = item.codes[:, frames]
+        row = {
+            "text": item.text[phones],
+            "duration": item.duration[phones],
             "semantic": codes[:1],
             "acoustic": codes,
             "prompt_codes": prompt,
             "prompt": self.latents(prompt),
         }
+        return row if item.sound is None else row | {"audio": item.sound[:, frames].T.reshape(1, -1).float() / FULL}
 
     def heard(self, item: Utterance, draw: np.random.Generator) -> Tensor:
         """The codes [Q,T] of a prompt, now and then of the utterance made worse."""
@@ -94,19 +103,18 @@ class Utterances:
         start = int(draw.integers(codes.shape[1] - size + 1))
         return codes[:, start : start + size]
 
-    def _split(self, item: Utterance, frames: int, draw: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _split(self, item: Utterance, frames: int) -> tuple[int, int]:
+        """The first phone and frame that a prompt of about `frames` from the utterance's beginning leaves over."""
         ends = item.duration.cumsum(0)
         first = int((ends < frames).sum()) + 1  # phones that the prompt holds
-        at = int(ends[first - 1])
-        return item.text[first:], item.duration[first:], item.codes[:, at:], self.heard(item, draw)[:, :at]
+        return first, int(ends[first - 1])
 
-    def _cut(self, text: Tensor, duration: Tensor, codes: Tensor, draw: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """At most `longest` frames, whole phones, from a random place."""
-        if codes.shape[1] <= self.longest:
-            return text, duration, codes
-        ends = duration.cumsum(0)
-        starts = ends - duration
+    def _cut(self, duration: Tensor, start: int, frame: int, draw: np.random.Generator) -> tuple[slice, slice]:
+        """Phones from `start` and frames from `frame` on: all, or at most `longest` frames, whole phones, from a random place."""
+        ends = duration[start:].cumsum(0)
+        if ends[-1] <= self.longest:
+            return slice(start, None), slice(frame, None)
+        starts = ends - duration[start:]
         first = int(draw.integers(int((ends[-1] - starts >= self.longest).sum())))
         last = max(first + 1, int((ends <= starts[first] + self.longest).sum()))
-        a, b = int(starts[first]), int(ends[last - 1])
-        return text[first:last], duration[first:last], codes[:, a:b]
+        return slice(start + first, start + last), slice(frame + int(starts[first]), frame + int(ends[last - 1]))

@@ -75,11 +75,15 @@ class Direct(nn.Module):
 
     def loss(self, batch: dict) -> dict[str, Tensor]:
         """Mean distance from the latents, in deviations of what the known levels leave over."""
+        said, meant, lengths = self.tried(batch)
+        real = torch.arange(said.shape[1], device=said.device) < lengths[:, None]
+        return {"latent": F.l1_loss(said[real], meant[real]) / self.scale}
+
+    def tried(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
+        """-> latents [B,T,E] as it says them of the batch's own first levels, and as the codes have them, lengths [B]"""
         codes, lengths = pad(batch[self.config.codes])  # [B,Q,T]
-        real = torch.arange(codes.shape[2], device=codes.device) < lengths[:, None]
         given = confused(codes[:, : self.config.known], self.card, self.config.confuse if self.training else 0.0)
-        said = self.said(summed(self.embed, given), lengths, batch, None)
-        return {"latent": F.l1_loss(said[real], summed(self.embed, codes)[real]) / self.scale}
+        return self.said(summed(self.embed, given), lengths, batch, None), summed(self.embed, codes), lengths
 
     def said(self, known: Tensor, lengths: Tensor, batch: dict, at: int | None) -> Tensor:
         """known [B,T,E] -> latents [B,T,E]; at: these are not all frames of their texts, but those from this one on."""

@@ -1,0 +1,100 @@
+"""A second stage and a decoder that learn on as one: crops of the same frames, both move, and the voice that is written speaks."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from slm import model
+from slm import recipe as recipes
+from slm.codes import fingerprint
+from slm.data.madeup import MadeUpUtterances
+from slm.errors import SlmError
+from slm.speak import load
+from slm.stage.sharpening import SharpeningVoice
+from slm.train.loop import Train, fit
+from slm.train.run import train_stage
+from slm_tokenizers.melvq import MelVQ
+from slm_tokenizers.sharpening import SharpeningMelVQ
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+CODEC = MelVQ.Config(n_q=2, card=16, dim=8, width=16, residuals=1)
+
+
+def trained(name: str, out: Path) -> Path:
+    r = recipes.load(RECIPES / "zero_shot" / name).small()
+    r.tokenizers["acoustic"] = CODEC
+    for stage in r.stages:
+        train_stage(r, stage, out, quiet=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory):
+    return trained("direct.py", tmp_path_factory.mktemp("voice"))
+
+
+def sharpening(voice: Path, **config) -> SharpeningVoice:
+    return SharpeningVoice.Config(str(voice), SharpeningMelVQ.Config(str(voice / "codec"), sharp=None), **config).build()
+
+
+def utterances(voice: Path):
+    built = model.load(voice).tokenizers
+    return MadeUpUtterances(sound=True).build(built), built["acoustic"]
+
+
+def test_crops_are_of_the_same_frames(voice):
+    data, codec = utterances(voice)
+    generator, seen = sharpening(voice, frames=10, share=0.0), []
+    generator.mels.reconstruct = seen.append
+    batch = data.at(0)
+    generator.reconstruct(batch)
+    (crops,) = seen
+    places = []
+    for audio, latent in zip(crops["audio"], crops["latent"]):
+        assert audio.shape == (1, 10 * codec.hop) and latent.shape == (10, 8)
+        row, at = next(
+            (row, at) for row, whole in enumerate(batch["audio"]) for at in range(whole.shape[1] // codec.hop - 9)
+            if torch.equal(whole[:, at * codec.hop : (at + 10) * codec.hop], audio)
+        )
+        places += [(row, frame) for frame in range(at, at + 10)]
+        torch.testing.assert_close(latent, codec.codebooks.decode(batch["acoustic"][row][None, :, at : at + 10])[0].T)
+    assert len(places) == len(set(places)) > 100, "crops overlap"
+
+
+def test_crops_are_whole_and_at_most_as_many_as_asked(voice):
+    generator = sharpening(voice, crops=3)
+    assert len(generator.places([30, 100, 9], 10)) == 3
+    generator = sharpening(voice)
+    assert sorted(row for row, _ in generator.places([30, 19, 9], 10)) == [0, 0, 0, 1]
+    assert {at for _ in range(99) for _, at in generator.places([12], 10)} == {0, 1, 2}
+
+
+def test_both_learn_and_the_voice_that_is_written_speaks(voice, tone_voice, tmp_path):
+    r = recipes.load(RECIPES / "zero_shot/sharp.py").recipe(str(voice), str(voice / "codec"))
+    stage = r.stages["sharp"]
+    stage.generator.frames = 8
+    built = stage.build()
+    fit(built, utterances(voice)[0], Train(steps=3, warmup=1, clip=0.0), tmp_path / "run", quiet=True)
+    stuck = [name for name, p in built.generator.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not stuck, stuck
+    built.generator.write(tmp_path / "out")
+    before, after = model.load(voice), model.load(tmp_path / "out")
+    assert fingerprint(before.tokenizers["acoustic"]) == fingerprint(after.tokenizers["acoustic"])
+    for moved, a, b in (
+        (False, before.stages["semantic"], after.stages["semantic"]),
+        (True, before.stages["acoustic"], after.stages["acoustic"]),
+        (True, before.tokenizers["acoustic"].decoder, after.tokenizers["acoustic"].decoder),
+    ):
+        assert moved != all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    assert load(tmp_path / "out").speak("Hello there.", voice=tone_voice).stop_reason == "end"
+
+
+def test_a_voice_that_says_codes_level_by_level_cannot_learn_on(tmp_path):
+    with pytest.raises(SlmError, match="does not say at once"):
+        sharpening(trained("default.py", tmp_path / "voice"))
+
+
+def test_a_codec_of_other_codes_is_told(voice):
+    with pytest.raises(SlmError, match="another codec"):
+        SharpeningVoice.Config(str(voice), SharpeningMelVQ.Config(CODEC, sharp=None)).build()
