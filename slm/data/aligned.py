@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slm.data.quick import Quick
 from slm.data.rough import Rough
 from slm.data.utterances import Utterance, Utterances, shorten
 from slm.errors import SlmError
@@ -30,6 +31,7 @@ class Aligned:
     held_out: speakers that must not be heard in training.
     rough: share of prompts that come from recordings made worse (rough.py), as of a telephone.
     sound: whether rows hold, beside the codes of what is to be said, its audio.
+    speeds: each recording is heard played that fast, as another speaker each time (quick.py).
     """
 
     folders: tuple[str, ...] = ("data/train", "data/synthetic")
@@ -42,30 +44,32 @@ class Aligned:
     held_out: tuple[str, ...] = ()
     rough: float = 0.0
     sound: bool = False
+    speeds: tuple[float, ...] = (1.0,)
 
     def build(self, tokenizers: dict[str, Any]) -> Utterances:
         codec, text = tokenizers[self.codec], tokenizers["text"]
-        items = [item for folder in self.folders for item in self.read(Path(folder), codec, text)]
+        items = [item for folder in self.folders for speed in self.speeds for item in self.read(Path(folder), codec, text, speed)]
         if not items:
             raise SlmError(f"no aligned utterance was found in {', '.join(self.folders)}; run slm prepare and slm align")
         return Utterances(items, codec.codebooks.embed, self.frames, self.seed, self.prompt, rough=self.rough)
 
-    def read(self, folder: Path, codec, text) -> list[Utterance]:
+    def read(self, folder: Path, codec, text, speed: float = 1.0) -> list[Utterance]:
         from slm.data import cuts as cut_files
         from slm.data.cache import codes_of
 
         cuts = cut_files.load(folder)
         phones = read_phones(folder)
         cuts = [c for c in cuts if c.id in phones and cut_files.speaker_of(c) not in self.held_out]
-        found = codes_of(cuts, codec, self.cache)
-        worse = codes_of(cuts, (rough := Rough(codec)), self.cache, rough.made) if self.rough else {}
+        quick = Quick(codec, speed)
+        found = codes_of(cuts, quick, self.cache, quick.made)
+        worse = codes_of(cuts, (rough := Rough(quick)), self.cache, rough.made) if self.rough else {}
         ids = {symbol: i for i, symbol in enumerate(text.symbols)}
         items = []
         for cut in cuts:
             if cut.id not in found:
                 continue
             symbols, frames = zip(*phones[cut.id])
-            duration, codes = torch.tensor(frames), found[cut.id]
+            duration, codes = quick.lasting(torch.tensor(frames)), found[cut.id]
             if abs(int(duration.sum()) - codes.shape[1]) > 1:
                 continue  # aligned to other audio
             duration[-1] += codes.shape[1] - duration.sum()
@@ -73,10 +77,10 @@ class Aligned:
                 continue
             said = torch.tensor([ids[s] for s in symbols])
             heard = shorten(said, duration, worse[cut.id], self.longest)[2] if worse else None
-            clip = cut_files.clip_of(cut, codec.rate) if self.sound else None
+            clip = cut_files.clip_of(cut, quick.rate) if self.sound else None
             sound = None if clip is None else shorten(said, duration, framed(clip, codec.hop, codes.shape[1]), self.longest)[2]
             row = shorten(said, duration, codes, self.longest)
-            items.append(Utterance(cut.id, cut_files.speaker_of(cut) or cut.id, *row, heard, sound))
+            items.append(Utterance(cut.id + quick.mark, (cut_files.speaker_of(cut) or cut.id) + quick.mark, *row, heard, sound))
         return items
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from slm.data import audio as audio_files
+from slm.data.quick import Quick
 
 VERSION = 1  # of what is done: codes of another lie elsewhere in the cache
 TELEPHONE = (300.0, 3400.0)  # Hz
@@ -67,7 +67,7 @@ def over_telephone(audio: Tensor, rate: int) -> Tensor:
 class Rough:
     """A tokenizer that hears every recording made worse, always in the same way."""
 
-    codec: Any
+    codec: Quick
 
     @property
     def rate(self) -> int:
@@ -76,9 +76,7 @@ class Rough:
     @property
     def made(self) -> str:
         """What tells its codes from others, for a cache."""
-        from slm.codes import fingerprint
-
-        return f"{fingerprint(self.codec)} rough {VERSION}"
+        return f"{self.codec.made} rough {VERSION}"
 
     def encode(self, audio: Tensor) -> Tensor:
         """audio [1,1,N] -> codes [1,Q,T]"""
