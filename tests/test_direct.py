@@ -96,7 +96,7 @@ def test_what_cannot_be_said_at_once_is_told(wrong):
 
 
 def test_the_recipe_speaks_and_streams_what_it_speaks(tone_voice, tmp_path):
-    r = recipes.load(Path(__file__).parent.parent / "recipes/zero_shot/direct.py").small()
+    r = recipes.load(Path(__file__).parent.parent / "recipes/zero_shot/default.py").small()
     for stage in r.stages:
         train_stage(r, stage, tmp_path / "voice", quiet=True)
     speaker = load(tmp_path / "voice")

@@ -23,7 +23,7 @@ from slm.train.loop import fit
 from slm.train.run import tokenizers, train_recipe
 
 ROOT = Path(__file__).parent.parent
-DEFAULT, REFINED = ROOT / "recipes/zero_shot/default.py", ROOT / "recipes/codec/refined.py"
+DEFAULT, REFINED = ROOT / "recipes/zero_shot/masked.py", ROOT / "recipes/codec/refined.py"
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,10 @@ def test_the_chances_of_a_drawn_level_are_told_and_their_mean_is_heard(teller):
     for i, row in enumerate(chances):
         alone = model.stages["semantic"].run({key: value[i : i + 1] for key, value in given.items()}, [i])["semantic_chances"][0]
         torch.testing.assert_close(row, alone, atol=1e-5, rtol=1e-4)
+    whole = given | {"duration": drawn["duration"], "semantic": [codes[None] for codes in drawn["semantic"]]}
+    again = model.stages["semantic"].chances(whole, "semantic")
+    for at_once, row in zip(again, chances, strict=True):
+        torch.testing.assert_close(at_once, row, atol=1e-5, rtol=1e-4)
     batch = batch | {"given": [codes[None] for codes in drawn["semantic"]]}
     hard, soft = (acoustic.run(b, [0, 1, 2])["latent"] for b in (batch, batch | {"given_chances": chances}))
     for h, s, codes, row in zip(hard, soft, drawn["semantic"], chances):

@@ -31,7 +31,7 @@ def trained(name: str, out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def voice(tmp_path_factory):
-    return trained("direct.py", tmp_path_factory.mktemp("voice"))
+    return trained("default.py", tmp_path_factory.mktemp("voice"))
 
 
 def sharpening(voice: Path, **config) -> SharpeningVoice:
@@ -71,7 +71,7 @@ def test_crops_are_whole_and_at_most_as_many_as_asked(voice):
 
 
 def test_both_learn_and_the_voice_that_is_written_speaks(voice, tone_voice, tmp_path):
-    r = recipes.load(RECIPES / "zero_shot/sharp.py").recipe(str(voice), str(voice / "codec"))
+    r = recipes.load(RECIPES / "codec/sharpvoice.py").recipe(str(voice), str(voice / "codec"))
     stage = r.stages["sharp"]
     stage.generator.frames = 8
     built = stage.build()
@@ -92,7 +92,7 @@ def test_both_learn_and_the_voice_that_is_written_speaks(voice, tone_voice, tmp_
 
 def test_a_voice_that_says_codes_level_by_level_cannot_learn_on(tmp_path):
     with pytest.raises(SlmError, match="does not say at once"):
-        sharpening(trained("default.py", tmp_path / "voice"))
+        sharpening(trained("masked.py", tmp_path / "voice"))
 
 
 def test_a_codec_of_other_codes_is_told(voice):

@@ -13,6 +13,7 @@ from slm.train.run import train_recipe
 ROOT = Path(__file__).parent.parent / "recipes"
 VOICED = [
     "zero_shot/default",
+    "zero_shot/masked",
     "speech_lm/tortoise",
     "speech_lm/makeavoice",
     "speech_lm/uniaudio",

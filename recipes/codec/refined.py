@@ -1,6 +1,6 @@
-"""The default codec's decoder, made to sound: adversarial, and tuned on what the default voice says in place of the codes.
+"""The spectral codec's decoder, made to sound: adversarial, and tuned on what a voice says in place of the codes.
 
-    slm train recipes/codec/refined.py --out runs/refined      # after recipes/zero_shot/default.py
+    slm train recipes/codec/refined.py --out runs/refined      # after recipes/zero_shot/masked.py
 
 Encoder and codebooks stay, so every code stays what it was and runs/refined/codec may take the place of the codec it came
 from. Critics: periods of HiFi-GAN (Kong et al., 2020), complex spectra of EnCodec (Defossez et al., 2022), both small.
@@ -28,7 +28,7 @@ def recipe(codec: str = "runs/codec/codec") -> Recipe:
     return Recipe(
         tokenizers={"text": Phonemes.Config(), "acoustic": codec},
         stages={"sound": stage(RefinedCodec.Config(codec), CRITICS)},
-        data={"sound": Told(Aligned(longest=100_000, held_out=HELD_OUT))},
+        data={"sound": Told(Aligned(longest=100_000, held_out=HELD_OUT), "runs/masked")},
         train={
             "sound": Train(
                 steps=3600, lr=1.5e-4, rates={"discriminators": 6.0}, warmup=100, betas=(0.8, 0.98), ema=0.998, clip=0.0, show_every=500

@@ -1,14 +1,13 @@
 """The default voice: a text and three seconds of a voice in, that voice out.
 
     slm train recipes/zero_shot/default.py --stage semantic      # phones -> durations -> first codec level
-    slm train recipes/zero_shot/default.py --stage acoustic      # first level + prompt -> all levels
+    slm train recipes/zero_shot/default.py --stage acoustic      # first level + prompt -> how it sounds
     slm speak "Hello." --voice prompt.wav --model runs/default
 
-VALL-E's two stages (Wang et al., 2023) with RALL-E's idea (Xin et al., 2024): the model says durations first and every
-later step knows its phone, so nothing can be skipped, repeated or go on for ever. The finer levels are learned as masked
-parallel decoding (SoundStorm, Borsos et al., 2023) with the prompt's codes in view. Durations and the vectors of all levels
-are said as the mean of what they may be, and the codec's decoder then learns to make that sound (recipes/codec/refined.py):
-with hours of speech instead of thousands, a mean is better understood than any draw.
+VALL-E's two stages (Wang et al., 2023) with RALL-E's idea (Xin et al., 2024): the model says durations first and every later step knows
+its phone, so nothing can be skipped, repeated or go on for ever. The finer levels are not drawn but said at once, as the vectors they sum
+to, with the prompt's codes in view; recipes/codec/sharpvoice.py then teaches that stage and the decoder to make mels that are not blurred.
+On codes of recipes/codec/taughtmel.py.
 With Mamba-2 instead of a Transformer:  --set "stages.semantic.backbone=Mamba2.Config(dim=192, depth=8)"
 """
 
@@ -19,8 +18,8 @@ from slm.data.aligned import Aligned
 from slm.data.madeup import MadeUpUtterances
 from slm.data.splits import HELD_OUT
 from slm.recipe import Recipe, main
+from slm.stage.direct import Direct
 from slm.stage.lm import LM
-from slm.stage.masked import Masked
 from slm.stream.part import Part
 from slm.stream.sample import Sampling
 from slm.train.loop import Train
@@ -31,7 +30,7 @@ PARTS = [Part("text", learn=False), Part("duration"), Part("semantic")]
 SAMPLING = {"duration": Sampling(temperature=1.0, top_p=1.0, mean=True), "semantic": Sampling(temperature=0.4, top_p=0.8)}
 
 
-def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/codec/codec") -> Recipe:
+def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/taughtmel/codec") -> Recipe:
     data = Aligned(held_out=HELD_OUT)
     return Recipe(
         tokenizers={"text": Phonemes.Config(), "acoustic": codec},
@@ -46,16 +45,12 @@ def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/co
                 pace=1.1,
                 confuse=0.2,
             ),
-            "acoustic": Masked.Config(
-                backbone=Transformer.Config(dim, depth, heads, causal=False, adaptive=64),
-                guide=Guide.Config(),
-                voice=Voice.Config(dim=dim),
-                mean=True,
-                confuse=0.15,
+            "acoustic": Direct.Config(
+                backbone=Transformer.Config(dim, depth, heads, causal=False, adaptive=64), voice=Voice.Config(dim=dim), confuse=0.15
             ),
         },
         data={"semantic": data, "acoustic": data},
-        train={"semantic": Train(steps=2200, lr=1.5e-3, ema=0.998), "acoustic": Train(steps=3150, lr=1.5e-3, ema=0.998)},
+        train={"semantic": Train(steps=2200, lr=1.5e-3, ema=0.998), "acoustic": Train(steps=1200, lr=1.5e-3, ema=0.998)},
     )
 
 

@@ -20,7 +20,7 @@ class Voice(nn.Module):
 
     @dataclass
     class Config:
-        latent: int = 64
+        latent: int = 128
         width: int = 192
         dim: int = 256
         dropout: float = 0.0

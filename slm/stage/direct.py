@@ -80,10 +80,11 @@ class Direct(nn.Module):
         return {"latent": F.l1_loss(said[real], meant[real]) / self.scale}
 
     def tried(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
-        """-> latents [B,T,E] as it says them of the batch's own first levels, and as the codes have them, lengths [B]"""
+        """-> latents [B,T,E] as it says them of the batch's own first levels or `given_chances`, and as the codes have them; lengths [B]"""
         codes, lengths = pad(batch[self.config.codes])  # [B,Q,T]
         given = confused(codes[:, : self.config.known], self.card, self.config.confuse if self.training else 0.0)
-        return self.said(summed(self.embed, given), lengths, batch, None), summed(self.embed, codes), lengths
+        known = believed(self.embed, self.config.known, given, batch.get("given_chances"))
+        return self.said(known, lengths, batch, None), summed(self.embed, codes), lengths
 
     def said(self, known: Tensor, lengths: Tensor, batch: dict, at: int | None) -> Tensor:
         """known [B,T,E] -> latents [B,T,E]; at: these are not all frames of their texts, but those from this one on."""

@@ -306,6 +306,21 @@ class LM(nn.Module):
         return self.guide.frames(features, duration)
 
     @torch.no_grad()
+    def chances(self, batch: dict, name: str) -> list[Tensor]:
+        """How probable each code of part `name`, of one level, is where the batch has one: rows [T,C], as `run` tells them with `tell`.
+
+        What was said before is the batch's own, or its NAME_heard.
+        """
+        part = next(part for part in self.parts if part.name == name)
+        merged = merge(self.parts, batch, self.vocabulary)
+        x = self.inputs(self.as_heard(merged, batch).ids, self.hints(batch, merged, self.hear(batch)))
+        hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch), self.read(batch))
+        level, _ = part.span(self.streams[name].n_q)
+        rows, steps, _ = (merged.of(name)[..., None] & self._within(part, level, merged.ids)).nonzero(as_tuple=True)
+        scores = self.score(hidden[rows, steps - 1], self.legal(part, level)).float().softmax(-1)
+        return list(scores.split(rows.bincount(minlength=len(merged.ids)).tolist()))
+
+    @torch.no_grad()
     def run(self, batch: dict, seeds: list[int]) -> dict:
         """Say the learned parts the batch lacks, in order. Returns the batch with them and `stop`, a reason a row.
 

@@ -4,6 +4,7 @@
 
 What is said at once is a mean, and a mean of mels is a blur that no decoder can undo: it does not know which of the things that were
 averaged was meant. Judged by its mels the stage may choose, as the generators of GAN-based text to speech do (VITS, Kim et al., 2021).
+The first level it mostly hears as it will be when the voice speaks: not as codes, but as the mean of what the stage before believes.
 Some crops are decoded from the codes themselves, so that the codec still says what it hears. Every code stays what it was.
 """
 
@@ -13,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slm.codes import fingerprint
 from slm.errors import SlmError
 from slm.stage.direct import Direct
+from slm.stage.given import confused
 from slm_tokenizers.sharpening import SharpeningMelVQ
 from slm_vocoders.learning import Reconstruction
 
@@ -30,13 +32,17 @@ class SharpeningVoice(nn.Module):
         """model: the folder of a voice whose acoustic stage is a Direct. frames, crops: how much is judged of a batch, at most.
 
         share: of the crops, those that the stage says; the others are decoded from codes.
+        soft: of the batches, those whose first level is what the voice's semantic stage believes in place of what it is.
+        slips: share of wrong codes in what that stage heard of itself, as it makes them when it speaks.
         """
 
-        model: str = "runs/direct"
+        model: str = "runs/default"
         codec: SharpeningMelVQ.Config = field(default_factory=lambda: SharpeningMelVQ.Config("runs/sharpmel/codec", sharp=None))
         frames: int = 48
         crops: int = 20
         share: float = 0.75
+        soft: float = 0.6
+        slips: float = 0.15
 
         def build(self) -> "SharpeningVoice":
             """SlmError: a voice of another kind, or of another codec."""
@@ -50,7 +56,7 @@ class SharpeningVoice(nn.Module):
         voice = model.load(Path(config.model))
         stage = voice.stages.get("acoustic")
         if not isinstance(stage, Direct):
-            raise SlmError(f"{config.model} does not say at once how it sounds; that takes a voice of recipes/zero_shot/direct.py")
+            raise SlmError(f"{config.model} does not say at once how it sounds; that takes a voice of recipes/zero_shot/default.py")
         self.stage = stage.requires_grad_(True)
         self.mels = config.codec.build()
         if fingerprint(self.mels.finished()) != fingerprint(voice.tokenizers[voice.recipe.speaks]):
@@ -59,6 +65,8 @@ class SharpeningVoice(nn.Module):
 
     def reconstruct(self, batch: dict) -> Reconstruction:
         """Mels [C,1,M,F*S] in the place of audio, as numbers near one."""
+        if torch.rand(()) < self.config.soft:
+            batch = batch | {"given_chances": self.believed(batch)}
         said, meant, lengths = self.stage.tried(batch)
         frames = min(self.config.frames, int(lengths.max()))
         audio, latent = [], []
@@ -67,6 +75,12 @@ class SharpeningVoice(nn.Module):
             audio.append(batch["audio"][row][:, at * hop : (at + frames) * hop])
             latent.append((said if torch.rand(()) < self.config.share else meant)[row, at : at + frames])
         return self.mels.reconstruct({"audio": torch.stack(audio), "latent": torch.stack(latent)})
+
+    def believed(self, batch: dict) -> list[Tensor]:
+        """The chances [T,C] of the first level's codes, as the semantic stage has them where it heard itself slip now and then."""
+        heard = [confused(row[None], self.stage.card, self.config.slips)[0] for row in batch["semantic"]]
+        semantic = self._voice[0].stages["semantic"].to(heard[0].device)
+        return semantic.chances(batch | {"semantic_heard": heard}, "semantic")
 
     def places(self, lengths: list[int], frames: int) -> list[tuple[int, int]]:
         """Rows and first frames of crops that do not overlap, as many as there may be, drawn anew each time."""

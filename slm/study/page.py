@@ -14,6 +14,9 @@ Each study trains what it compares, on speech that leaves out some speakers, and
 of 95 % over recordings (or sentences), each difference taken within the same draw. Trainings are small, minutes to half an hour on a
 core: a study says whether an effect is there at this size. A claim holds if its interval leaves out 0 on the claimed side with every
 seed; one that does not hold is a result too. `slm systems` says which study speaks for which system.
+
+Where a study is about codes of the bundled codec, they were those of [spectral.py](../codec/spectral.py) with [its refined
+decoder](../codec/refined.py), which was bundled then; now it is a codec of mels. Run again, such a study gives other figures.
 """
 
 

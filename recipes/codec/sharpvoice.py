@@ -1,6 +1,6 @@
-"""A voice of recipes/zero_shot/direct.py whose second stage and decoder learn on as one, judged by their mels.
+"""The default voice's second stage and decoder learn on as one, judged by their mels.
 
-    slm train recipes/zero_shot/sharp.py --out runs/sharp     # after direct.py's two stages and recipes/codec/sharpmel.py
+    slm train recipes/codec/sharpvoice.py --out runs/sharp     # after default.py's two stages and recipes/codec/sharpmel.py
     slm speak "Hello." --voice prompt.wav --model runs/sharp
 """
 
@@ -14,17 +14,17 @@ from slm.train.loop import Train
 from slm_tokenizers.text.phonemes import Phonemes
 from slm_vocoders.discriminators import MelPatches
 
-sharpmel = load(Path(__file__).parents[1] / "codec" / "sharpmel.py")
+sharpmel = load(Path(__file__).parent / "sharpmel.py")
 
 
-def recipe(model: str = "runs/direct", codec: str = "runs/sharpmel/codec") -> Recipe:
+def recipe(model: str = "runs/default", codec: str = "runs/sharpmel/codec") -> Recipe:
     generator = SharpeningVoice.Config(model)
     generator.codec.codec = codec
     return Recipe(
         tokenizers={"text": Phonemes.Config(), "acoustic": codec},
         stages={"sharp": sharpmel.stage(generator, MelPatches.Config())},
-        data={"sharp": Aligned(frames=2400, longest=100_000, held_out=HELD_OUT, sound=True)},
-        train={"sharp": Train(steps=3000, lr=5e-4, warmup=100, betas=(0.8, 0.98), ema=0.998, clip=0.0)},
+        data={"sharp": Aligned(frames=2400, held_out=HELD_OUT, sound=True, rough=0.25, speeds=(1.0, 0.9, 1.1))},
+        train={"sharp": Train(steps=3600, lr=5e-4, warmup=100, betas=(0.8, 0.98), ema=0.998, clip=0.0)},
     )
 
 
