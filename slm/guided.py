@@ -24,6 +24,7 @@ from slm.stream.sample import settings
 
 LEAD, TAIL = 8, 14  # frames of silence kept at a piece's ends
 STRETCHES = (25, 90, 240)  # frames of the first, the second, each further stretch: soon to be heard, ready before the last is over, cheap
+LEAST = 20  # frames of the last one: what is hardly longer than the first is said whole, and again if nothing is to be heard of it
 AHEAD, BEHIND = 6, 20
 BRIEF = 60  # frames of the prompt beside which the first stretch's finer levels are said, which is what a listener waits for
 
@@ -84,10 +85,10 @@ def brief(prompt: Tensor) -> Tensor:
 
 
 def stretches(start: int, stop: int) -> list[int]:
-    """Where the stretches of frames start .. stop begin, and where the last ends; one that would leave less than its half takes all."""
+    """Where the stretches of frames start .. stop begin, and where the last ends; none leaves less than half of its size, or LEAST."""
     edges, sizes = [start], list(STRETCHES)
     while edges[-1] < stop:
         size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
         end = edges[-1] + size
-        edges.append(stop if stop - end < size // 2 else end)
+        edges.append(stop if stop - end < max(LEAST, size // 2) else end)
     return edges

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 BUNDLED = {"default": Path(__file__).parent / "models" / "default"}
 LONGEST = 100_000  # characters of one request
+QUIET = 3e-3  # root mean square below which a piece is silence and no speech
 PIECE = 160  # characters spoken in one breath
 
 
@@ -180,7 +181,7 @@ class Speaker:
             if not math.isfinite(energy):
                 yield audio.nan_to_num(), "silence"
                 return
-            yield audio, "silence" if reason and energy < 1e-6 * samples else reason
+            yield audio, "silence" if reason and energy < QUIET**2 * samples else reason
 
 
 def _bounded(bits: Iterable[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.data.replacing import replacing
+from slm.speak import QUIET
 
 WORDS = """
 time people way water day part number sound place year work name sentence man line boy farm animal house page letter
@@ -99,7 +100,7 @@ def wrong(speech, phones: int) -> str | None:
         return f"ended by {speech.stop_reason}"
     if not speech.audio.isfinite().all():
         return "not finite"
-    if speech.audio.square().mean().sqrt() < 3e-3:
+    if speech.audio.square().mean().sqrt() < QUIET:
         return "silent"
     each = speech.seconds / phones
     if not QUICKEST < each < SLOWEST:
