@@ -257,15 +257,17 @@ def align(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="What `slm prepare` wrote; aligned together.")],
     spikes: Annotated[Optional[list[Path]], typer.Option(help="JSON lines with path and spikes, to start from.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same alignment.")] = 0,
+    by: Annotated[Optional[Path], typer.Option(help="An aligner that has learned already; it is used as it is.")] = None,
 ) -> None:
     """Find out when each phone of a prepared corpus is said. What was learned is kept beside the first folder, as aligner/.
 
     \b
       slm align data/lj data/libri
+      slm align data/more --by data/aligner
     """
     from slm.data.aligning import align_folders
 
-    typer.echo(f"{align_folders(folders, spikes or (), seed)} clips aligned")
+    typer.echo(f"{align_folders(folders, spikes or (), seed, by)} clips aligned")
 
 
 @app.command()

@@ -81,6 +81,17 @@ def test_what_slm_align_wrote_is_what_its_aligner_finds(corpus):
         assert rate == 16000 and [list(phone) for phone in found] == wrote[cut.id]
 
 
+def test_a_corpus_is_aligned_by_an_aligner_that_learned_elsewhere(corpus, tmp_path):
+    before = {path: path.read_bytes() for path in (corpus / "aligner").iterdir()}
+    prepare(corpus / "raw", tmp_path / "later")
+    assert aligning.align_folders([tmp_path / "later"], by=corpus / "aligner") == 6
+    assert list(read_phones(tmp_path / "later").values()) == list(read_phones(corpus / "speech").values())
+    assert not (tmp_path / "aligner").exists() and {path: path.read_bytes() for path in before} == before
+    stored.save(tiny().build(), tmp_path / "codec")
+    with pytest.raises(SlmError, match="no aligner"):
+        aligning.align_folders([tmp_path / "later"], by=tmp_path / "codec")
+
+
 def test_a_trained_aligner_finds_phones_in_speech_it_has_not_heard():
     torch.manual_seed(0)
     aligner, rows = Aligner.Config(bands=40, width=48).build(), [said(i, words=4) for i in range(60)]

@@ -4,7 +4,7 @@
 
 Writes FOLDER/phones.jsonl, {"id", "phones": [[symbol, frames], …]} a line. All folders are aligned together by one aligner that is
 learned on them (slm_tokenizers/text/aligner.py); a recogniser's spikes, when there are any, start it. It is kept as aligner/ beside the
-first folder: data/train and data/synthetic leave data/aligner.
+first folder: data/train and data/synthetic leave data/aligner. A corpus that comes later may be aligned by that one as it is.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ Words = list[tuple[str, list[str]]]
 ROUNDS = ((3, 1e-3), (3, 7e-4), (2, 3e-4))  # epochs, learning rate
 
 
-def align_folders(folders: list[Path], spikes: list[Path] = (), seed: int = 0) -> int:
-    """Align every cut with a text; those that cannot hold their phones are left out. Returns how many were aligned."""
+def align_folders(folders: list[Path], spikes: list[Path] = (), seed: int = 0, by: Path | None = None) -> int:
+    """Align every cut with a text; those that cannot hold their phones are left out. Returns how many were aligned.
+
+    by: the folder of an aligner that has learned already; nothing is learned then. SlmError if it is none, or no clip has a text.
+    """
     from rich.console import Console
     from rich.progress import track
 
@@ -39,6 +42,7 @@ def align_folders(folders: list[Path], spikes: list[Path] = (), seed: int = 0) -
 
     console = Console(stderr=True)
     torch.manual_seed(seed)
+    aligner = Aligner.Config().build() if by is None else known(by)
     heard = _spikes(spikes)
     rows, features, labels = [], [], []
     for folder in map(Path, folders):
@@ -50,8 +54,11 @@ def align_folders(folders: list[Path], spikes: list[Path] = (), seed: int = 0) -
                 labels.append(row[2])
     if not rows:
         raise SlmError(f"no clip of {', '.join(map(str, folders))} has a text to align")
-    aligner = Aligner.Config().build()
-    aligned = fit(aligner, features, [words for _, _, words in rows], labels, seed)
+    words = [words for _, _, words in rows]
+    if by is None:
+        aligned = fit(aligner, features, words, labels, seed)
+    else:
+        aligned = [aligner.phones(f, w) for f, w in track(list(zip(features, words)), "Aligning", console=console)]
     for folder in dict.fromkeys(folder for folder, _, _ in rows):
         lines = [
             json.dumps({"id": id, "phones": [[p.symbol, p.frames] for p in phones]})
@@ -60,8 +67,20 @@ def align_folders(folders: list[Path], spikes: list[Path] = (), seed: int = 0) -
         ]
         with replacing(folder / "phones.jsonl") as temporary:
             temporary.write_text("\n".join(lines) + "\n")
-    stored.save(aligner, Path(abspath(folders[0])).parent / "aligner", exact=True)
+    if by is None:
+        stored.save(aligner, Path(abspath(folders[0])).parent / "aligner", exact=True)
     return len(rows)
+
+
+def known(folder: Path) -> "Aligner":
+    """What an earlier `slm align` left. SlmError if FOLDER is no aligner."""
+    from slm_tokenizers import stored
+    from slm_tokenizers.text.aligner import Aligner
+
+    aligner = stored.load(folder)
+    if not isinstance(aligner, Aligner):
+        raise SlmError(f"{folder} holds a {type(aligner).__name__} and no aligner; `slm align` leaves one beside its first folder")
+    return aligner
 
 
 def fit(
