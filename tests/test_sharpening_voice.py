@@ -70,6 +70,17 @@ def test_crops_are_whole_and_at_most_as_many_as_asked(voice):
     assert {at for _ in range(99) for _, at in generator.places([12], 10)} == {0, 1, 2}
 
 
+def test_the_first_level_is_heard_as_the_voice_believes_it_where_it_slips(voice):
+    batch = utterances(voice)[0].at(0)
+    clean, slipped = (sharpening(voice, slips=share).believed(batch) for share in (0.0, 0.5))
+    want = model.load(voice).stages["semantic"].chances(batch, "semantic")
+    for row, a, b, c in zip(batch["semantic"], clean, slipped, want, strict=True):
+        assert a.shape == (row.shape[-1], 16)
+        torch.testing.assert_close(b.sum(-1), torch.ones(row.shape[-1]))
+        torch.testing.assert_close(a, c)
+        assert not torch.allclose(a, b)
+
+
 def test_both_learn_and_the_voice_that_is_written_speaks(voice, tone_voice, tmp_path):
     r = recipes.load(RECIPES / "codec/sharpvoice.py").recipe(str(voice), str(voice / "codec"))
     stage = r.stages["sharp"]
