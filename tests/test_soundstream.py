@@ -154,7 +154,9 @@ def test_one_learner_serves_every_codec(config):
     assert {name.split(".")[0] for name in taught.state_dict()} == {"codec", "learned", "head"}
     learned = taught.eval().learned(taught.codec.latent(batch["audio"])).codes
     taught.codec.codebooks.embed.copy_(taught.learned.embed)
-    assert torch.equal(taught.codec.encode(batch["audio"]), learned)
+    codes, vectors = taught.codec.encode(batch["audio"]), taught.codec.codebooks.decode
+    assert (codes == learned).float().mean() > 0.9, "two codes made of the same frame are as near as each other"
+    torch.testing.assert_close(vectors(codes), vectors(learned), atol=1e-3, rtol=0)
 
 
 def test_it_learns_and_every_level_brings_it_nearer():
