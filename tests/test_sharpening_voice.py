@@ -12,10 +12,13 @@ from slm.data.madeup import MadeUpUtterances
 from slm.errors import SlmError
 from slm.speak import load
 from slm.stage.sharpening import SharpeningVoice
+from slm.stream.sample import Sampling
 from slm.train.loop import Train, fit
 from slm.train.run import train_stage
 from slm_tokenizers.melvq import MelVQ
 from slm_tokenizers.sharpening import SharpeningMelVQ
+from slm_vocoders.balancer import Balancer
+from slm_vocoders.learning import Reconstruction
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 CODEC = MelVQ.Config(n_q=2, card=16, dim=8, width=16, residuals=1)
@@ -45,7 +48,7 @@ def utterances(voice: Path):
 
 def test_crops_are_of_the_same_frames(voice):
     data, codec = utterances(voice)
-    generator, seen = sharpening(voice, frames=10, share=0.0), []
+    generator, seen = sharpening(voice, frames=10, share=0.0, phones=0.0), []
     generator.mels.reconstruct = seen.append
     batch = data.at(0)
     generator.reconstruct(batch)
@@ -70,15 +73,48 @@ def test_crops_are_whole_and_at_most_as_many_as_asked(voice):
     assert {at for _ in range(99) for _, at in generator.places([12], 10)} == {0, 1, 2}
 
 
-def test_the_first_level_is_heard_as_the_voice_believes_it_where_it_slips(voice):
+def test_the_first_level_is_heard_as_the_voice_believes_it_where_it_hears_its_own_draws(voice):
     batch = utterances(voice)[0].at(0)
-    clean, slipped = (sharpening(voice, slips=share).believed(batch) for share in (0.0, 0.5))
-    want = model.load(voice).stages["semantic"].chances(batch, "semantic")
-    for row, a, b, c in zip(batch["semantic"], clean, slipped, want, strict=True):
+    semantic = model.load(voice).stages["semantic"]
+    true, drawn = (sharpening(voice, draws=draws).believed(batch) for draws in (0, 1))
+    for row, a, b, c in zip(batch["semantic"], true, drawn, semantic.chances(batch, "semantic"), strict=True):
         assert a.shape == (row.shape[-1], 16)
         torch.testing.assert_close(b.sum(-1), torch.ones(row.shape[-1]))
         torch.testing.assert_close(a, c)
         assert not torch.allclose(a, b)
+    greedy = sharpening(voice, draws=1)
+    greedy._voice[0].stages["semantic"].config.sampling = {"semantic": Sampling(temperature=0)}
+    heard = [row.argmax(-1)[None] for row in true]
+    for a, b in zip(greedy.believed(batch), semantic.chances(batch | {"semantic_heard": heard}, "semantic"), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_listener_learns_of_recordings_and_teaches_what_is_said(voice):
+    generator = sharpening(voice)
+    phones = torch.arange(12).repeat(2, 1)
+    right = torch.randn(2, 1, 80, 24)
+    listener = torch.optim.Adam(generator.listener.parameters(), 1e-2)
+    fake = torch.randn(2, 1, 80, 24).requires_grad_()
+    for _ in range(60):
+        losses = generator.listened(Reconstruction(right, fake, {}), phones)
+        listener.zero_grad()
+        losses["listening"].backward()
+        listener.step()
+    assert losses["listening"] < 0.2 and fake.grad is None
+    listener.zero_grad()
+    losses = generator.listened(Reconstruction(right, fake, {}), phones)
+    losses["phones"].backward()
+    assert all(p.grad is None for p in generator.listener.parameters())
+    generator.balancer = Balancer(("phones",), total=0.3)
+    fake.grad = None
+    generator.listened(Reconstruction(right, fake, {}), phones)["phones"].backward()
+    torch.testing.assert_close(fake.grad.flatten(1).norm(dim=1).mean(), torch.tensor(0.3), atol=0.03, rtol=0)
+    before = losses["phones"].item()
+    for _ in range(60):
+        pull, = torch.autograd.grad(generator.listened(Reconstruction(right, fake, {}), phones)["phones"], fake)
+        fake = (fake - 3 * pull).detach().requires_grad_()
+    assert generator.listened(Reconstruction(right, fake, {}), phones)["phones"] < before / 2
+    assert sharpening(voice, phones=0.0).listener is None
 
 
 def test_both_learn_and_the_voice_that_is_written_speaks(voice, tone_voice, tmp_path):

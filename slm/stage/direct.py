@@ -40,6 +40,7 @@ class Direct(nn.Module):
         guide: Guide.Config = field(default_factory=Guide.Config)
         voice: Voice.Config = field(default_factory=Voice.Config)
         confuse: float = 0.0  # share of the known levels' codes that are wrong while training, as an earlier stage's may be
+        trust: float = 1.0  # power of the chances that are given: below 1 an earlier stage is taken for less certain than it says
 
         def build(self, streams: dict[str, Stream]) -> "Direct":
             """SlmError: a codec without vectors, or a backbone that cannot hear all frames and the voice."""
@@ -83,7 +84,7 @@ class Direct(nn.Module):
         """-> latents [B,T,E] as it says them of the batch's own first levels or `given_chances`, and as the codes have them; lengths [B]"""
         codes, lengths = pad(batch[self.config.codes])  # [B,Q,T]
         given = confused(codes[:, : self.config.known], self.card, self.config.confuse if self.training else 0.0)
-        known = believed(self.embed, self.config.known, given, batch.get("given_chances"))
+        known = believed(self.embed, self.config.known, given, batch.get("given_chances"), self.config.trust)
         return self.said(known, lengths, batch, None), summed(self.embed, codes), lengths
 
     def said(self, known: Tensor, lengths: Tensor, batch: dict, at: int | None) -> Tensor:
@@ -102,6 +103,6 @@ class Direct(nn.Module):
         at: the given frames are not all of their text's, but those from this one on, and hear of no others.
         """
         given, lengths = pad([row.view(-1, row.shape[-1]) for row in batch["given"]])  # [B,G,T]
-        known = believed(self.embed, self.config.known, given, batch.get("given_chances"))
+        known = believed(self.embed, self.config.known, given, batch.get("given_chances"), self.config.trust)
         said = self.said(known, lengths, batch, at)
         return {**batch, "latent": [row[:n] for row, n in zip(said, lengths.tolist())]}

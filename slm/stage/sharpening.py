@@ -4,23 +4,27 @@
 
 What is said at once is a mean, and a mean of mels is a blur that no decoder can undo: it does not know which of the things that were
 averaged was meant. Judged by its mels the stage may choose, as the generators of GAN-based text to speech do (VITS, Kim et al., 2021).
-The first level it mostly hears as it will be when the voice speaks: not as codes, but as the mean of what the stage before believes.
-Some crops are decoded from the codes themselves, so that the codec still says what it hears. Every code stays what it was.
+The first level it mostly hears as it will be when the voice speaks: not as codes, but as the mean of what the stage before believes
+where it heard its own draws. A listener that learns phones on the recordings' mels must hear them in those that are said, too. Some
+crops are decoded from the codes themselves, so that the codec still says what it hears. Every code stays what it was.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slm.codes import fingerprint
 from slm.errors import SlmError
 from slm.stage.direct import Direct
-from slm.stage.given import confused
+from slm.stream.sample import Sampling, sample
 from slm_tokenizers.sharpening import SharpeningMelVQ
+from slm_tokenizers.text.align import FrameClassifier, classes_of
+from slm_vocoders.balancer import Balancer
 from slm_vocoders.learning import Reconstruction
 
 
@@ -33,7 +37,9 @@ class SharpeningVoice(nn.Module):
 
         share: of the crops, those that the stage says; the others are decoded from codes.
         soft: of the batches, those whose first level is what the voice's semantic stage believes in place of what it is.
-        slips: share of wrong codes in what that stage heard of itself, as it makes them when it speaks.
+        draws: how often what that stage hears of the first level is drawn anew, all at once, from what it believed before (scheduled
+        sampling in parallel, Duckworth et al., 2019); with none it hears what is true, as it never does when it speaks.
+        phones: how strongly the listener moves the mels, where the critics and distances together have a strength of one; 0: no listener.
         """
 
         model: str = "runs/default"
@@ -42,7 +48,8 @@ class SharpeningVoice(nn.Module):
         crops: int = 20
         share: float = 0.75
         soft: float = 0.6
-        slips: float = 0.15
+        draws: int = 2
+        phones: float = 0.3
 
         def build(self) -> "SharpeningVoice":
             """SlmError: a voice of another kind, or of another codec."""
@@ -61,6 +68,12 @@ class SharpeningVoice(nn.Module):
         self.mels = config.codec.build()
         if fingerprint(self.mels.finished()) != fingerprint(voice.tokenizers[voice.recipe.speaks]):
             raise SlmError(f"{config.model} says codes of another codec than {config.codec.codec}")
+        self.listener = None
+        if config.phones:
+            codec = voice.tokenizers[voice.recipe.speaks]
+            self.listener = FrameClassifier(codec.fold * codec.config.mel.n_mels)
+            self.balancer = Balancer(("phones",), total=config.phones)
+            self.register_buffer("classes", torch.tensor(classes_of(voice.tokenizers["text"].symbols)), persistent=False)
         self._voice = [voice]  # in a list: its other stages are not learned, nor stored in checkpoints
 
     def reconstruct(self, batch: dict) -> Reconstruction:
@@ -69,18 +82,40 @@ class SharpeningVoice(nn.Module):
             batch = batch | {"given_chances": self.believed(batch)}
         said, meant, lengths = self.stage.tried(batch)
         frames = min(self.config.frames, int(lengths.max()))
+        places = self.places(lengths.tolist(), frames)
         audio, latent = [], []
-        for row, at in self.places(lengths.tolist(), frames):
+        for row, at in places:
             hop = batch["audio"][row].shape[-1] // int(lengths[row])
             audio.append(batch["audio"][row][:, at * hop : (at + frames) * hop])
             latent.append((said if torch.rand(()) < self.config.share else meant)[row, at : at + frames])
-        return self.mels.reconstruct({"audio": torch.stack(audio), "latent": torch.stack(latent)})
+        made = self.mels.reconstruct({"audio": torch.stack(audio), "latent": torch.stack(latent)})
+        if self.listener is None:
+            return made
+        phones = [self.classes[text].repeat_interleave(n) for text, n in zip(batch["text"], batch["duration"])]
+        return replace(made, losses=self.listened(made, torch.stack([phones[row][at : at + frames] for row, at in places])))
 
+    def listened(self, made: Reconstruction, phones: Tensor) -> dict[str, Tensor]:
+        """phones [C,F]: what the listener learns of real mels, and what made ones lose by it; the more it hears, the more it counts."""
+        real, fake = (mel[:, 0].transpose(1, 2).reshape(*phones.shape, -1) for mel in (made.real, made.fake))
+        heard = self.listener(real)
+        fixed = {name: p.detach() for name, p in self.listener.named_parameters()}
+        lost = F.nll_loss(torch.func.functional_call(self.listener, fixed, (fake,)).flatten(0, 1), phones.flatten())
+        right = float((heard.argmax(-1) == phones).float().mean())
+        return {"listening": F.nll_loss(heard.flatten(0, 1), phones.flatten())} | {
+            name: right * loss for name, loss in self.balancer({"phones": lost}, {"phones": 1.0}, made.fake).items()
+        }
+
+    @torch.no_grad()
     def believed(self, batch: dict) -> list[Tensor]:
-        """The chances [T,C] of the first level's codes, as the semantic stage has them where it heard itself slip now and then."""
-        heard = [confused(row[None], self.stage.card, self.config.slips)[0] for row in batch["semantic"]]
-        semantic = self._voice[0].stages["semantic"].to(heard[0].device)
-        return semantic.chances(batch | {"semantic_heard": heard}, "semantic")
+        """The chances [T,C] of the first level's codes, as the semantic stage has them where it hears what it drew itself."""
+        semantic = self._voice[0].stages["semantic"].to(batch["semantic"][0].device)
+        sampling, dice = semantic.config.sampling.get("semantic", Sampling()), torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        found = semantic.chances(batch, "semantic")
+        for _ in range(self.config.draws):
+            drawn = sample(torch.cat(found).log(), sampling, [dice] * sum(map(len, found)))
+            heard = [codes[None] for codes in drawn.split([len(row) for row in found])]
+            found = semantic.chances(batch | {"semantic_heard": heard}, "semantic")
+        return found
 
     def places(self, lengths: list[int], frames: int) -> list[tuple[int, int]]:
         """Rows and first frames of crops that do not overlap, as many as there may be, drawn anew each time."""

@@ -9,6 +9,7 @@ classifier learns them, the best path through its posteriors gives better times,
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slm.errors import SlmError
 from slm_tokenizers.text.phonemes import CONSONANTS, SIL, VOWELS
 
 CLASSES = (SIL, *CONSONANTS, *VOWELS)
@@ -75,6 +77,14 @@ class Phone:
 def plain(symbol: str) -> str:
     """A phone without its stress."""
     return re.sub(r"\d", "", symbol)
+
+
+def classes_of(symbols: Iterable[str]) -> list[int]:
+    """The class of each symbol of Phonemes. SlmError for symbols that are no phones."""
+    try:
+        return [CLASS[plain(symbol)] for symbol in symbols]
+    except KeyError as unknown:
+        raise SlmError(f"{unknown} is no phone; only a text tokenizer of phones has classes of them") from None
 
 
 def states(words: list[tuple[str, list[str]]]) -> tuple[list[str], np.ndarray]:
