@@ -47,7 +47,7 @@ class SharpeningVoice(nn.Module):
         frames: int = 48
         crops: int = 20
         share: float = 0.75
-        soft: float = 0.6
+        soft: float = 0.9
         draws: int = 2
         phones: float = 0.3
 
