@@ -1,4 +1,4 @@
-"""The default voice's second stage and decoder learn on as one, judged by their mels.
+"""The default voice's second stage and decoder learn on as one, judged by their mels and by what a listener to phones hears in them.
 
     slm train recipes/codec/sharpvoice.py --out runs/sharp     # after default.py's two stages and recipes/codec/sharpmel.py
     slm speak "Hello." --voice prompt.wav --model runs/sharp

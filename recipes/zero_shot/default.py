@@ -7,7 +7,8 @@
 VALL-E's two stages (Wang et al., 2023) with RALL-E's idea (Xin et al., 2024): the model says durations first and every later step knows
 its phone, so nothing can be skipped, repeated or go on for ever. The finer levels are not drawn but said at once, as the vectors they sum
 to, with the prompt's codes in view; recipes/codec/sharpvoice.py then teaches that stage and the decoder to make mels that are not blurred.
-On codes of recipes/codec/taughtmel.py. More speech is another folder:  --set "data.semantic.folders=('data/train','data/synthetic','data/mine')"
+On codes of recipes/codec/taughtmel.py.
+More speech is another folder:  --set "data.semantic.folders=('data/train','data/synthetic','data/mine')"
 With Mamba-2 instead of a Transformer:  --set "stages.semantic.backbone=Mamba2.Config(dim=192, depth=8)"
 """
 
@@ -31,8 +32,7 @@ SAMPLING = {"duration": Sampling(temperature=1.0, top_p=1.0, mean=True), "semant
 
 
 def recipe(dim: int = 192, depth: int = 6, heads: int = 3, codec: str = "runs/taughtmel/codec") -> Recipe:
-    """On five hours the first stage learns the corpus by heart unless it is disturbed, and the second then believes too much of what it says."""
-    dropout = 0.15
+    dropout = 0.15  # on five hours the first stage else learns the corpus by heart, and is too sure of what it says
     return Recipe(
         tokenizers={"text": Phonemes.Config(), "acoustic": codec},
         stages={
