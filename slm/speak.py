@@ -67,7 +67,7 @@ class Speech:
 class Speaker:
     """A loaded model.
 
-    settings: how it decodes, for reports.
+    settings: how it decodes and how many parameters do it, for reports.
     """
 
     def __init__(self, model: Model) -> None:
@@ -77,7 +77,8 @@ class Speaker:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return self.way.settings | {"piece": PIECE}
+        parts = [*self.model.stages.values(), self.codec]
+        return self.way.settings | {"piece": PIECE, "parameters": sum(p.numel() for part in parts for p in part.parameters())}
 
     def speak(self, text: str, voice: Any = None, voice_text: str | None = None, seed: int = 0, description: str = "") -> Speech:
         """Say `text` in a voice.

@@ -72,10 +72,12 @@ class Report:
         return [(name, [next((str(s) for s in scores if s.name == name), "") for scores in self.lines.values()]) for name in names]
 
     def remarks(self) -> list[str]:
-        """The lines below the table: paired tests, stop reasons, and what n and the brackets mean."""
+        """The lines below the table: paired tests, stop reasons, size, and what n and the brackets mean."""
         lines = [f"{name}: {t.difference:+.3f} [{t.low:+.3f}, {t.high:+.3f}], p={t.p:.2g}, n={t.n}" for name, t in self.paired.items()]
         if self.stop_reasons:
             lines.append("stop reasons: " + ", ".join(f"{reason} {count}" for reason, count in self.stop_reasons.items()))
+        if parameters := self.settings.get("decode", {}).get("parameters"):
+            lines.append(f"the model: {parameters / 1e6:.1f} million parameters, its codec among them")
         return [*lines, "value [95 % bootstrap interval over utterances] n=utterances"]
 
     def show(self, console: "Console") -> None:

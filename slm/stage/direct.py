@@ -69,7 +69,7 @@ class Direct(nn.Module):
     @property
     def settings(self) -> dict[str, Any]:
         """How it decodes, for reports."""
-        return {"passes": 1}
+        return {"passes": 1, "trust": self.config.trust}
 
     def forward(self, batch: dict, player: str = "main") -> dict[str, Tensor]:
         return self.loss(batch)
