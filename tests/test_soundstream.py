@@ -152,11 +152,12 @@ def test_one_learner_serves_every_codec(config):
     assert next(taught.codec.encoder.parameters()).grad.abs().sum() > 0
     assert all(p.grad is None for p in taught.codec.decoder.parameters())
     assert {name.split(".")[0] for name in taught.state_dict()} == {"codec", "learned", "head"}
+    torch.manual_seed(58)  # three steps leave twins, and which is nearer to the rounding; of these codes one is nearer by 0.03 or more
+    for layer in taught.learned.rvq.layers:
+        layer._codebook.embed.normal_()
     learned = taught.eval().learned(taught.codec.latent(batch["audio"])).codes
     taught.codec.codebooks.embed.copy_(taught.learned.embed)
-    codes, vectors = taught.codec.encode(batch["audio"]), taught.codec.codebooks.decode
-    assert (codes == learned).float().mean() > 0.9, "two codes made of the same frame are as near as each other"
-    torch.testing.assert_close(vectors(codes), vectors(learned), atol=1e-3, rtol=0)
+    assert torch.equal(taught.codec.encode(batch["audio"]), learned)
 
 
 def test_it_learns_and_every_level_brings_it_nearer():

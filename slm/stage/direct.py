@@ -84,8 +84,16 @@ class Direct(nn.Module):
         """-> latents [B,T,E] as it says them of the batch's own first levels or `given_chances`, and as the codes have them; lengths [B]"""
         codes, lengths = pad(batch[self.config.codes])  # [B,Q,T]
         given = confused(codes[:, : self.config.known], self.card, self.config.confuse if self.training else 0.0)
-        known = believed(self.embed, self.config.known, given, batch.get("given_chances"), self.config.trust)
+        known = self.heard(given, batch)
         return self.said(known, lengths, batch, None), summed(self.embed, codes), lengths
+
+    def heard(self, given: Tensor, batch: dict) -> Tensor:
+        """given [B,G,T] -> what is known [B,T,E]: these codes' vectors, or the mean of the batch's `given_chances`, as far as trusted."""
+        chances = batch.get("given_chances")
+        if chances is not None and self.config.trust != 1:
+            weights = [row.pow(self.config.trust) for row in chances]
+            chances = [row / row.sum(-1, keepdim=True) for row in weights]
+        return believed(self.embed, self.config.known, given, chances)
 
     def said(self, known: Tensor, lengths: Tensor, batch: dict, at: int | None) -> Tensor:
         """known [B,T,E] -> latents [B,T,E]; at: these are not all frames of their texts, but those from this one on."""
@@ -103,6 +111,6 @@ class Direct(nn.Module):
         at: the given frames are not all of their text's, but those from this one on, and hear of no others.
         """
         given, lengths = pad([row.view(-1, row.shape[-1]) for row in batch["given"]])  # [B,G,T]
-        known = believed(self.embed, self.config.known, given, batch.get("given_chances"), self.config.trust)
+        known = self.heard(given, batch)
         said = self.said(known, lengths, batch, at)
         return {**batch, "latent": [row[:n] for row, n in zip(said, lengths.tolist())]}

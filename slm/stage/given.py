@@ -27,14 +27,13 @@ def summed(embed: Tensor, codes: Tensor) -> Tensor:
     return sum(F.embedding(codes[:, q], embed[q]) for q in range(codes.shape[1]))
 
 
-def believed(embed: Tensor, known: int, given: Tensor, chances: list[Tensor] | None, trust: float = 1.0) -> Tensor:
+def believed(embed: Tensor, known: int, given: Tensor, chances: list[Tensor] | None) -> Tensor:
     """given [B,G,T], of which `known` levels count -> the sum of their vectors [B,T,E], or with chances, rows [T,C], the mean vector.
 
-    trust: the power that chances are raised to. SlmError for chances where several levels are known.
+    SlmError for chances where several levels are known.
     """
     if chances is None:
         return summed(embed, given[:, :known])
     if known > 1:
         raise SlmError(f"chances of one level were given, but {known} levels are known")
-    weights = pad(chances, dim=0)[0].pow(trust)
-    return (weights / weights.sum(-1, keepdim=True).clamp(min=1e-9)) @ embed[0]
+    return pad(chances, dim=0)[0] @ embed[0]

@@ -52,7 +52,7 @@ class SharpeningVoice(nn.Module):
         phones: float = 0.3
 
         def build(self) -> "SharpeningVoice":
-            """SlmError: a voice of another kind, or of another codec."""
+            """SlmError: a voice of another kind, or of another codec, or a listener where the text is no phones."""
             return SharpeningVoice(self)
 
     def __init__(self, config: "SharpeningVoice.Config") -> None:
@@ -66,11 +66,11 @@ class SharpeningVoice(nn.Module):
             raise SlmError(f"{config.model} does not say at once how it sounds; that takes a voice of recipes/zero_shot/default.py")
         self.stage = stage.requires_grad_(True)
         self.mels = config.codec.build()
-        if fingerprint(self.mels.finished()) != fingerprint(voice.tokenizers[voice.recipe.speaks]):
+        codec = voice.tokenizers[voice.recipe.speaks]
+        if fingerprint(self.mels.finished()) != fingerprint(codec):
             raise SlmError(f"{config.model} says codes of another codec than {config.codec.codec}")
         self.listener = None
         if config.phones:
-            codec = voice.tokenizers[voice.recipe.speaks]
             self.listener = FrameClassifier(codec.fold * codec.config.mel.n_mels)
             self.balancer = Balancer(("phones",), total=config.phones)
             self.register_buffer("classes", torch.tensor(classes_of(voice.tokenizers["text"].symbols)), persistent=False)
@@ -100,20 +100,19 @@ class SharpeningVoice(nn.Module):
         heard = self.listener(real)
         fixed = {name: p.detach() for name, p in self.listener.named_parameters()}
         lost = F.nll_loss(torch.func.functional_call(self.listener, fixed, (fake,)).flatten(0, 1), phones.flatten())
-        right = float((heard.argmax(-1) == phones).float().mean())
-        return {"listening": F.nll_loss(heard.flatten(0, 1), phones.flatten())} | {
-            name: right * loss for name, loss in self.balancer({"phones": lost}, {"phones": 1.0}, made.fake).items()
-        }
+        right = (heard.argmax(-1) == phones).float().mean()
+        balanced = self.balancer({"phones": lost}, {"phones": 1.0}, made.fake)["phones"]
+        return {"listening": F.nll_loss(heard.flatten(0, 1), phones.flatten()), "phones": right * balanced}
 
-    @torch.no_grad()
     def believed(self, batch: dict) -> list[Tensor]:
         """The chances [T,C] of the first level's codes, as the semantic stage has them where it hears what it drew itself."""
         semantic = self._voice[0].stages["semantic"].to(batch["semantic"][0].device)
         sampling, dice = semantic.config.sampling.get("semantic", Sampling()), torch.Generator().manual_seed(int(torch.randint(2**31, ())))
         found = semantic.chances(batch, "semantic")
+        lengths = [len(row) for row in found]
         for _ in range(self.config.draws):
-            drawn = sample(torch.cat(found).log(), sampling, [dice] * sum(map(len, found)))
-            heard = [codes[None] for codes in drawn.split([len(row) for row in found])]
+            drawn = sample(torch.cat(found).log(), sampling, [dice] * sum(lengths))
+            heard = [codes[None] for codes in drawn.split(lengths)]
             found = semantic.chances(batch | {"semantic_heard": heard}, "semantic")
         return found
 

@@ -217,7 +217,7 @@ def align(model: FrameClassifier, features: Tensor, words: list[tuple[str, list[
     with torch.autocast("cpu", torch.bfloat16):
         posterior = model(features.float()[None])[0].numpy()
     symbols, optional = states(words)
-    scores = (posterior - 0.5 * prior)[:, [CLASS[plain(s)] for s in symbols]]
+    scores = (posterior - 0.5 * prior)[:, classes_of(symbols)]
     counts = best_path(scores, optional)
     return settle([Phone(s, int(n)) for s, n in zip(symbols, counts) if n])
 
