@@ -14,10 +14,12 @@ from slm.data.prepare import prepare
 from slm.data.prosody import Melody, PitchBins
 from slm.errors import SlmError
 from slm.prompt import aligned
+from slm.train.loop import Train
 from slm.train.run import train_stage
 from slm_tokenizers import load, stored
 from slm_tokenizers.codec import tiny
 from slm_tokenizers.kmeansmel import KMeansMel
+from slm_tokenizers.semantic.units import Units
 from slm_tokenizers.text.align import CLASS, plain, rough, states
 from slm_tokenizers.text.aligner import Aligner, features
 from slm_tokenizers.text.phonemes import IDS, SYMBOLS, Phonemes, dictionary
@@ -38,6 +40,29 @@ def said(seed: int, words: int = 6, pause: int = 14) -> tuple[str, list[tuple[st
         phones += [("sil", 6)]
     hums = [tone(CLASS[plain(symbol)], frames, 80 + 12 * CLASS[plain(symbol)], 320, 16000, draw) for symbol, frames in phones]
     return text, phones, torch.from_numpy(np.concatenate(hums))[None]
+
+
+def units(card: int = 4) -> Units:
+    torch.manual_seed(0)
+    return Units.Config(Aligner.Config(bands=20, width=8), card=card).build()
+
+
+def test_what_it_tells_phones_from_makes_units_one_a_frame_and_a_row_alone(tmp_path):
+    heard, rows = units(), [said(i)[2] for i in range(3)]
+    hidden = heard.source.layer(rows[0][None], torch.tensor([rows[0].shape[1]]))
+    scores = heard.source.classifier.out(hidden.x.transpose(1, 2)).argmax(1)
+    assert torch.equal(scores[:, None], heard.source.encode(rows[0][None])), "the classes are told from it"
+    heard.fit(type("Data", (), {"at": lambda self, step: {"audio": rows}})(), Train(steps=1))
+    together = heard.encode(rows)
+    for row, codes in zip(rows, together):
+        alone = heard.encode(row[None])[0]
+        assert alone.shape[1] == -(-row.shape[1] // 320) and torch.equal(codes[:, : alone.shape[1]], alone)
+        assert (codes[:, alone.shape[1] :] == -1).all()
+    assert together.max() == 3
+    heard.write(tmp_path)
+    assert torch.equal(load(tmp_path).encode(rows), together)
+    with pytest.raises(SlmError, match="layer 0"):
+        heard.source.layer(rows[0][None], torch.tensor([9999]), 1)
 
 
 def classes(phones) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from slm.backbone.positions import bucket, sinusoids, slopes
+from slm.backbone.steps import steps
 from slm.backbone.transformer import Transformer
 from slm.errors import SlmError
 
@@ -104,3 +105,40 @@ def test_only_the_distance_counts(positions: str) -> None:
     model = lively(Transformer.Config(DIM, 1, HEADS, positions=positions, window=6).build())
     x = torch.randn(2, 50, DIM)
     close(model(x)[0][:, 35:], model(x[:, 30:])[0][:, 5:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("positions", ["rope", "sinusoidal"])
+def test_steps_may_be_told_to_stand_anywhere(positions: str) -> None:
+    model = lively(Transformer.Config(DIM, 2, HEADS, positions=positions).build())
+    x = torch.randn(2, 9, DIM)
+    in_a_row = torch.arange(9.0).expand(2, 9)
+    close(model(x, at=in_a_row)[0], model(x)[0])
+    elsewhere = torch.cat([torch.arange(5.0), torch.arange(4) * 0.25]) + torch.tensor([[0.0], [0.5]])
+    want = model(x, at=elsewhere)[0]
+    assert (want - model(x)[0]).abs().max() > 0.01
+    if positions == "rope":  # only how far apart they stand matters
+        close(model(x, at=elsewhere + 3.5)[0], want)
+    state = model.start(2)
+    first, state = model(x[:, :6], state, at=elsewhere[:, :6])
+    quick, other = steps(model), model.start(2)
+    _, other = model(x[:, :6], other, at=elsewhere[:, :6])
+    said = [first]
+    for i in range(6, 9):
+        said.append(model.step(x[:, i], state, at=elsewhere[:, i])[:, None])
+        close(quick(x[:, i], other, at=elsewhere[:, i])[:, None], said[-1])
+    close(torch.cat(said, 1), want)
+    state, pieces = model.start(2), []
+    for piece, places in zip(x.split([4, 3, 2], 1), elsewhere.split([4, 3, 2], 1)):
+        y, state = model(piece, state, at=places)
+        pieces.append(y)
+    close(torch.cat(pieces, 1), want)
+
+
+@pytest.mark.parametrize("positions", ["learned", "alibi", "relative", "none"])
+def test_where_places_are_counted_or_compared_no_step_stands_elsewhere(positions: str) -> None:
+    model, x = Transformer.Config(DIM, 1, HEADS, positions=positions).build(), torch.randn(1, 3, DIM)
+    with pytest.raises(SlmError, match=positions):
+        model(x, at=torch.zeros(1, 3))
+    with pytest.raises(SlmError, match=positions):
+        model.step(x[:, 0], model.start(1), at=torch.zeros(1))

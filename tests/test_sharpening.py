@@ -275,4 +275,29 @@ def refused(run) -> str:
 def test_only_a_mel_quantiser_learns_to_be_sharp(tmp_path):
     stored.save(tiny().build(), tmp_path / "spectral")
     assert "holds a Codec" in refused(SharpeningMelVQ.Config(str(tmp_path / "spectral")).build)
-    assert "is missing" in refused(SharpeningMelVQ.Config(str(tmp_path / "nowhere")).build)
+    assert "there is no tokenizer" in refused(SharpeningMelVQ.Config(str(tmp_path / "nowhere")).build)
+
+
+def test_of_the_first_level_alone_it_learns_with_a_listener_and_codes_stay(tmp_path):
+    before = built()
+    stored.save(before, tmp_path)
+    generator = SharpeningMelVQ.Config(str(tmp_path), sharp=None, levels=1, phones=0.3).build()
+    audio, codes = noise(3200, 2), drawn(20, 2)
+    batch = {"audio": audio, "codes": codes, "teacher": torch.arange(20).repeat(2, 1)}
+    made = generator.reconstruct(batch)
+    torch.testing.assert_close(made.fake[:, 0] * 2.5 - 5.0, before.mel(codes[:, :1]), atol=1e-5, rtol=0)
+    assert made.losses.keys() == {"listening", "phones"}
+    unknown = generator.reconstruct(batch | {"teacher": torch.full((2, 20), -1)})
+    assert all(float(loss) == 0 for loss in unknown.losses.values())
+    some = batch | {"teacher": torch.where(torch.arange(20) < 10, batch["teacher"], -1)}
+    first = {name: x[..., : 10 * before.hop] if name == "audio" else x[..., :10] for name, x in batch.items()}
+    generator.eval()
+    near, alone = generator.reconstruct(some).losses["listening"], generator.reconstruct(first).losses["listening"]
+    assert abs(float(near - alone)) < 0.1, "frames of which nothing is known are not asked for"
+    after = generator.finished()
+    assert after.n_q == after.codebooks.n_q == after.config.n_q == 1 and before.n_q == 2
+    assert torch.equal(after.encode(audio), before.encode(audio, 1)) and torch.equal(after.mel(codes[:, :1]), before.mel(codes[:, :1]))
+    generator.write(tmp_path / "cut")
+    assert torch.equal(slm_tokenizers.load(tmp_path / "cut/codec").decode(codes[:, :1]), after.decode(codes[:, :1]))
+    assert "levels 1 to 2" in refused(SharpeningMelVQ.Config(str(tmp_path), levels=3).build)
+    assert SharpeningMelVQ.Config("default", sharp=None, levels=1).build().finished().n_q == 1, "a bundled codec goes by its name"

@@ -96,24 +96,24 @@ def test_the_listener_learns_of_recordings_and_teaches_what_is_said(voice):
     listener = torch.optim.Adam(generator.listener.parameters(), 1e-2)
     fake = torch.randn(2, 1, 80, 24).requires_grad_()
     for _ in range(60):
-        losses = generator.listened(Reconstruction(right, fake, {}), phones)
+        losses = generator.listener(Reconstruction(right, fake, {}), phones)
         listener.zero_grad()
         losses["listening"].backward()
         listener.step()
     assert losses["listening"] < 0.2 and fake.grad is None
     listener.zero_grad()
-    losses = generator.listened(Reconstruction(right, fake, {}), phones)
+    losses = generator.listener(Reconstruction(right, fake, {}), phones)
     losses["phones"].backward()
     assert all(p.grad is None for p in generator.listener.parameters())
-    generator.balancer = Balancer(("phones",), total=0.3)
+    generator.listener.balancer = Balancer(("phones",), total=0.3)
     fake.grad = None
-    generator.listened(Reconstruction(right, fake, {}), phones)["phones"].backward()
+    generator.listener(Reconstruction(right, fake, {}), phones)["phones"].backward()
     torch.testing.assert_close(fake.grad.flatten(1).norm(dim=1).mean(), torch.tensor(0.3), atol=0.03, rtol=0)
     before = losses["phones"].item()
     for _ in range(60):
-        pull, = torch.autograd.grad(generator.listened(Reconstruction(right, fake, {}), phones)["phones"], fake)
+        pull, = torch.autograd.grad(generator.listener(Reconstruction(right, fake, {}), phones)["phones"], fake)
         fake = (fake - 3 * pull).detach().requires_grad_()
-    assert generator.listened(Reconstruction(right, fake, {}), phones)["phones"] < before / 2
+    assert generator.listener(Reconstruction(right, fake, {}), phones)["phones"] < before / 2
     assert sharpening(voice, phones=0.0).listener is None
 
 

@@ -12,7 +12,9 @@ from slm import model, recipe
 from slm.backbone.mamba2 import Mamba2
 from slm.backbone.transformer import Transformer
 from slm.condition.window import Sight, Window
+from slm.config import from_dict, to_dict
 from slm.data.continued import Continuations, Continued, within
+from slm.data.lessons import Lessons
 from slm.data.madeup import MadeUpUtterances
 from slm.data.prosody import MadeUpMelody, Melody, PitchBins, Tracker, by_phone
 from slm.data.utterances import Utterance
@@ -37,6 +39,48 @@ def stage(parts: list[Part], depth: int = 2, **more) -> LM:
             if weight.ndim == 2 and name.startswith("backbone"):
                 weight.normal_(0, 0.2)  # so that what a step sees matters
     return lm
+
+
+def test_each_part_counts_its_own_places_and_says_as_it_was_taught():
+    parts = VALLE.PARTS
+    lm = stage(parts, places={"text": 1.0, "acoustic": 0.25})
+    lm.head.bias.data[lm.vocabulary.eos] = -9.0
+    rows = batch(4, 6)
+    merged = merge(parts, rows, lm.vocabulary)
+    assert lm.where(merged)[0, : 5 + 1 + 3].tolist() == [0, 1, 2, 3, 4, 0, 0.25, 0.5, 0.75]
+    text = torch.randint(0, 9, (6,))
+    for chosen in ([text], [text, text[:3]]):  # alone, and beside another
+        said = lm.run({"text": list(chosen)}, [0] * len(chosen))
+        codes = said["acoustic"][0]
+        whole = merge(parts, {"text": [text], "acoustic": [codes]}, lm.vocabulary)
+        hidden, _ = lm.think(lm.inputs(whole.ids, None), None, whole.lengths, None, lm.where(whole))
+        begin = whole.spans[0][1][1]
+        best = lm.score(hidden[0, begin - 1 : begin - 1 + codes.shape[1]], lm.legal(parts[1], 0)).argmax(-1)
+        assert codes.shape[1] > 3 and torch.equal(best, codes[0])
+    plain = stage(parts)
+    plain.load_state_dict(lm.state_dict())
+    assert not torch.equal(plain.run({"text": [text]}, [0])["acoustic"][0], codes)
+
+
+def test_places_are_told_to_a_transformer_and_of_every_part():
+    with pytest.raises(SlmError, match="every part: text, acoustic"):
+        stage(VALLE.PARTS, places={"text": 1.0})
+    with pytest.raises(SlmError, match="Transformer"):
+        LM.Config(VALLE.PARTS, Mamba2.Config(32, 1, headdim=16), places={"text": 1.0, "acoustic": 1.0}).build(STREAMS)
+
+
+def test_lessons_take_turns_and_the_last_goes_on():
+    data = [Continued(MadeUpUtterances(), prompt=(8, 16), longest=longest) for longest in (10, 30, 60)]
+    config = from_dict(to_dict(Lessons([(3, data[0]), (2, data[1])], data[2])))
+    built = {name: made.build() for name, made in VALLE.small().tokenizers.items()}
+    lessons, each = config.build(built), [one.build(built) for one in data]
+    for step, turn in enumerate([0, 0, 0, 1, 1, 2, 2, 2]):
+        for a, b in zip(lessons.at(step)["acoustic"], each[turn].at(step)["acoustic"], strict=True):
+            assert torch.equal(a, b)
+    assert len(lessons) == len(each[2])
+    for wrong in (Lessons([(0, data[0])], data[1]), Lessons([(1, data[0])])):
+        with pytest.raises(SlmError, match="at least one step"):
+            wrong.build(built)
 
 
 @pytest.fixture
@@ -376,7 +420,13 @@ def test_errors_are_counted_by_kind_a_sentence_an_item(tmp_path, monkeypatch):
             assert audio.ndim == 1 and audio.dtype == np.float32 and np.isfinite(audio).all() and len(audio) % 320 == 0
             return next(heard)
 
+    class Same:
+        def embed(self, audio: np.ndarray) -> np.ndarray:
+            """As if there were two voices, of the length of what is heard."""
+            return np.array([1.0, 0.0] if len(audio) % 2 else [0.6, 0.8])
+
     monkeypatch.setattr("slm.evaluate.transcribe.Recogniser", Said)
+    monkeypatch.setattr("slm.evaluate.speaker.SpeakerEncoder", Same)
     voices = Continued(MadeUpUtterances(), melody=MadeUpMelody())
 
     class Known:
@@ -388,10 +438,38 @@ def test_errors_are_counted_by_kind_a_sentence_an_item(tmp_path, monkeypatch):
     assert found["word errors"].value == pytest.approx(3 / 8) and len(found["word errors"].parts) == 3
     assert found["skipped"].value == pytest.approx(2 / 8) and found["repeated"].value == pytest.approx(1 / 8)
     assert found["endless"].value == 0 and found["length"].value > 0
+    assert found["word errors, another's text"].value == 1 and len(found["voice: to the prompt"].parts) >= 1
     rows = json.loads((tmp_path / "hard.json").read_text())
     assert [row["skipped"] for row in rows] == [0, 2, 0] and all(row["stop"] == "end" and row["frames"] > 0 for row in rows)
     with pytest.raises(SlmError, match="none of the held-out recordings"):
         hard.measure(tmp_path, [Known("of nobody")], 0, voices, sentences)
+
+
+def test_a_voice_is_beside_its_own_prompt_s_and_the_next_s():
+    from slm.study import hard
+
+    class Known:
+        def embed(self, audio: np.ndarray) -> np.ndarray:
+            return audio[:2]
+
+    one, other = (np.eye(2, 9000)[i] for i in (0, 1))
+    found = hard.voices_of([one, other, one[:100], 0.6 * one + 0.8 * other], [one, other], Known())  # the third is too short to tell
+    assert found["voice: to the prompt"].value == pytest.approx((1 + 1 + 0.8) / 3)
+    assert found["voice: to another's"].value == pytest.approx(0.6 / 3) and len(found["voice: to another's"].parts) == 3
+
+
+def test_another_codec_is_heard_only_if_its_first_level_is_the_model_s(tmp_path):
+    from slm.study import hard
+    from slm_tokenizers import stored
+
+    own, same, other = (VALLE.small().tokenizers["acoustic"].build() for _ in range(3))
+    same.codebooks.embed.copy_(own.codebooks.embed)
+    stored.save(same, tmp_path / "same", exact=True)
+    stored.save(other, tmp_path / "other", exact=True)
+    assert hard.sounding(own, None) is own
+    assert torch.equal(hard.sounding(own, str(tmp_path / "same")).codebooks.embed, own.codebooks.embed)
+    with pytest.raises(SlmError, match="other codes"):
+        hard.sounding(own, str(tmp_path / "other"))
 
 
 def test_only_the_sentence_is_counted_and_not_its_prompt():

@@ -45,6 +45,7 @@ def recipe(dim: int = 1024, depth: int = 12, heads: int = 16, units: str = "runs
                 [Part("units", learn=False), coarse],
                 Transformer.Config(dim, depth, heads, dropout=0.1),
                 sampling={"coarse": sampling},
+                places={"units": 1.0, "coarse": 1 / levels},  # codes stand where their unit does
             ),
         },
         data={

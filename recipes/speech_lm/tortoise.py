@@ -7,8 +7,9 @@
 `slm.stage.best.best` draws n readings by the first stage and ranks them by the second. The paper's sizes and sampling: 30 layers of 1024,
 CLVP of twice 20 layers of 768, and 16 to 256 readings. Differences: phones instead of 255 byte pairs; the codes are the bundled codec's
 first level, 50 a second where the paper has 21.5, so its penalty of what was said before, made for codes that hardly come again, is
-weaker than it would have it (a second back, not the whole reading); the text is given and not learned; and the second half, a diffusion
-decoder and UnivNet, is the codec's decoder here. The author reports listening alone, no figures.
+weaker than it would have it (a second back, not the whole reading); text and codes count their places apart as in the paper, but rotary
+ones; the text is given and not learned; and the second half, a diffusion decoder and UnivNet, is the codec's decoder here. The author
+reports listening alone, no figures.
 """
 
 from slm.backbone.transformer import Transformer
@@ -32,8 +33,9 @@ SAMPLING = Sampling(temperature=0.8, top_p=0.8, repetition=2.0, repetition_windo
 def recipe(dim: int = 1024, depth: int = 30, heads: int = 16, ranks: tuple[int, int, int] = (768, 20, 12)) -> Recipe:
     lm = LM.Config(
         list(PARTS),
-        Transformer.Config(dim, depth, heads, positions="learned", longest=2000, dropout=0.1),
+        Transformer.Config(dim, depth, heads, dropout=0.1),
         voice=Voice.Config(dim=dim),
+        places={"text": 1.0, "semantic": 0.2},
         sampling={"semantic": SAMPLING},
         cap=20.0,
     )

@@ -1,13 +1,14 @@
 """HAM-TTS's two ideas on top of VALL-E: phones that are told how they will sound, and slips in what is heard that are not gone on with.
 
-    slm train recipes/represent/hubert.py --stage units …      # runs/hubert/units
+    slm train recipes/codec/onelevel.py --out runs/onelevel
+    slm train recipes/represent/phonetic.py --out runs/phonetic
     slm align data/dev && slm study recipes/study/hamtts.py --out runs/study/hamtts
 
 The first stages of recipes/zero_shot/valle.py and hamtts.py at the size of recipes/study/hard.py, as many weights in all that speak, on the
 same rows for as many steps; they say the 50 sentences of hard.txt in held-out voices. "shuffled" is the control of the latent sequence: it
 predicts from the phones in another order, and so knows nothing of the phone it stands at. "another LVS" tells a trained model, of the
-right text, what such an order would sound like. The paper's second arm, data of a voice converter, is not here. About 4 minutes a variant
-and seed on one core.
+right text, what such an order would sound like. The paper's second arm, data of a voice converter, is not here, and its units of HuBERT
+are the aligner's. About 10 minutes a variant and seed on one core.
 """
 
 from functools import partial
@@ -16,6 +17,7 @@ from pathlib import Path
 from slm.condition.latent import Latent
 from slm.data.augmented import Augmented
 from slm.data.beside import Beside
+from slm.data.continued import Continued
 from slm.recipe import Recipe, load
 from slm.study.hamtts import measure
 from slm.study.run import Claim, Study
@@ -38,22 +40,29 @@ CLAIMS = [
 
 
 def variant(name: str, seed: int, out: Path) -> Recipe:
-    return changed(hard.variant(hard.valle, seed, out), name, "runs/hubert/units", 64, MLP, seed)
+    return changed(hard.variant(hard.valle, seed, out, 1500, partial(rows, name, seed)), name, "runs/phonetic/units", 64, MLP)
 
 
-def changed(r: Recipe, name: str, units: object, dim: int, mlp: int, seed: int) -> Recipe:
-    """VALL-E's first stage as variant `name`."""
+def rows(name: str, seed: int, data: Continued) -> Continued | Beside | Augmented:
+    """What variant `name` learns from, of VALL-E's rows."""
+    if name == PLAIN:
+        return data
+    return Augmented(Beside(data), seed=seed) if name == SLIPS else Beside(data)
+
+
+def changed(r: Recipe, name: str, units: object, dim: int, mlp: int) -> Recipe:
+    """VALL-E's first stage as variant `name`, on the rows that it has."""
     if name == PLAIN:
         r.stages["ar"].backbone.mlp = mlp
         return r
     spoken = r.data["ar"]
     r = hamtts.told(r, units, Latent.Config(dim=dim, shuffled=name == SHUFFLED))
-    r.data["ar"] = Augmented(Beside(spoken), seed=seed) if name == SLIPS else Beside(spoken)
+    r.data["ar"] = spoken
     return r
 
 
 def study() -> Study:
-    heard = partial(measure, voices=hard.VOICES, sentences=hard.SENTENCES)
+    heard = partial(measure, voices=hard.VOICES, sentences=hard.SENTENCES, codec=hard.CODEC)
     return Study("A latent sequence beside the phones", {name: partial(variant, name) for name in VARIANTS}, heard, CLAIMS, of="sentences")
 
 
@@ -63,4 +72,6 @@ def small() -> Study:
 
 
 def shrunk(name: str, seed: int, out: Path) -> Recipe:
-    return changed(hard.tiny(hard.valle, seed, out), name, hamtts.tiny(1), 16, 128, seed)
+    r = hard.tiny(hard.valle, seed, out)
+    r.data["ar"] = rows(name, seed, r.data["ar"])
+    return changed(r, name, hamtts.tiny(1), 16, 128)

@@ -31,6 +31,7 @@ def recipe(dim: int = 1024, depth: int = 12, heads: int = 16, codec: str = "defa
     r.optional = ("aligner",)
     first = r.stages["ar"]
     first.parts, first.window = list(PARTS), Window.Config()
+    first.places |= {"pitch": 1.0, "duration": 1.0}
     first.sampling = {part.name: Sampling(temperature=1.0, top_p=0.9) for part in PARTS if part.learn}
     r.data["ar"].melody = Melody()
     return r

@@ -26,11 +26,15 @@ BUCKETS, FAR = 32, 128  # T5's: how many buckets, and the distance from which al
 
 @dataclass
 class Places:
-    """The place of each step of a call: first .. first+steps-1 in every row, or `each` [B,S], all below first+steps."""
+    """The place of each step of a call: first .. first+steps-1 in every row, or `each` [B,S], all below first+steps.
+
+    at [B,S]: where the steps are told to stand, fractions too, if that is not their place.
+    """
 
     first: int
     steps: int
     each: Tensor | None = None
+    at: Tensor | None = None
 
     def tensor(self, like: Tensor) -> Tensor:
         """[S] or [B,S]"""
@@ -53,7 +57,7 @@ class Positions(nn.Module):
         """x [B,S,D] with the vectors of its places. SlmError: one of the `lengths` [B] real steps is beyond the learned table."""
         if self.kind not in ("learned", "sinusoidal"):
             return x
-        at = places.tensor(x)
+        at = places.tensor(x) if places.at is None else places.at
         if lengths is not None:  # padding may lie beyond the table, and does no harm
             at = torch.where(torch.arange(places.steps, device=x.device) < lengths[:, None], at, 0)
         if self.kind == "sinusoidal":
@@ -66,9 +70,16 @@ class Positions(nn.Module):
         """cos, sin [(B,)S,1,E] for queries and keys."""
         if self.rope is None:
             return None
+        if places.at is not None:
+            return self.rope.anywhere(places.at)
         if places.each is None:
             return self.rope.at(places.first, places.steps, like)
         return self.rope.at_each(places.each, places.first + places.steps)
+
+    def must_tell_anywhere(self) -> None:
+        """SlmError where only whole places, one behind the other, can be told."""
+        if self.kind not in ("rope", "sinusoidal"):
+            raise SlmError(f"steps are told to stand elsewhere than one behind the other: that takes rope or sinusoidal, not {self.kind!r}")
 
     def bias(self, distance: Tensor) -> Tensor | None:
         """How far each key is ahead of each query [(B,)S,K], negative for the past -> what is added to scores [(B,)H,S,K]."""

@@ -89,12 +89,16 @@ def _llama(backbone: Transformer) -> Step:
     layers, last, positions = [_llama_layer(layer) for layer in backbone.layers], normed(backbone.norm), backbone.positions
 
     @torch.no_grad()
-    def step(x: Tensor, state: Any) -> Tensor:
+    def step(x: Tensor, state: Any, at: Tensor | None = None) -> Tensor:
         first, even = state.extent()
-        if not even:
-            return backbone.step(x, state)
+        if not even or (at is not None and positions.rope is None):
+            return backbone.step(x, state, at=at)
         state.reserve(first + 1)
-        turn = None if positions.rope is None else [table[0].to(x.dtype) for table in positions.rope.at(first, 1, x)]
+        turn = None
+        if at is not None:
+            turn = [table[:, 0].to(x.dtype) for table in positions.rope.anywhere(at[:, None])]
+        elif positions.rope is not None:
+            turn = [table[0].to(x.dtype) for table in positions.rope.at(first, 1, x)]
         for layer, keys, values in zip(layers, state.keys, state.values):
             x = layer(x, turn, keys, values, first)
         state.length += 1
@@ -104,7 +108,7 @@ def _llama(backbone: Transformer) -> Step:
 
 
 def _llama_layer(block: Block) -> Callable[..., Tensor]:
-    """One layer as a function of x [B,D], the table's row cos, sin [1,E], its keys and values [B,J,capacity,E] and the place."""
+    """One layer as a function of x [B,D], cos, sin [(B,)1,E] of where it stands, its keys and values [B,J,capacity,E] and the place."""
     attention, norm1, norm2 = block.attention, normed(block.norm1), normed(block.norm2)
     qkv, out, gate_up, down = (product(p) for p in (attention.qkv, attention.out, block.gate_up, block.down))
     heads, kv_heads, width = attention.heads, attention.kv_heads, attention.head_dim

@@ -105,6 +105,7 @@ class Transformer(nn.Module):
         memory: Tensor | None = None,
         memory_lengths: Tensor | None = None,
         seen: Tensor | None = None,
+        at: Tensor | None = None,
     ) -> tuple[Tensor, State | None]:
         """x [B,S,D] -> hidden [B,S,D] and, if a state was given, the state after each row's `lengths` [B] real steps.
 
@@ -113,12 +114,15 @@ class Transformer(nn.Module):
         prefix [B]: so many first steps of a causal row see each other both ways (with a state: all of them in its first call).
         memory, memory_lengths: as for `start`, which takes them where there is a state.
         seen [B,S,K], bool: which of the K steps so far each step may look at, of those that it would; each must see one.
+        at [B,S]: where the steps are told to stand, fractions too, instead of one behind the other; for rope and sinusoidal positions.
         """
         self._check(state is not None, documents, cond, prefix)
+        if at is not None:
+            self.positions.must_tell_anywhere()
         if state is None:
-            reach, places, heard = *self._alone(x, lengths, documents, prefix, seen), self._remember(memory, memory_lengths)
+            reach, places, heard = *self._alone(x, lengths, documents, prefix, seen, at), self._remember(memory, memory_lengths)
         elif memory is None:
-            reach, places, heard = *self._after(x, state, prefix, seen), state.memory
+            reach, places, heard = *self._after(x, state, prefix, seen, at), state.memory
         else:
             raise SlmError("a state holds its memory already; give the memory to start().")
         cond = None if cond is None else F.silu(cond if cond.dim() == 3 else cond[:, None])
@@ -130,21 +134,23 @@ class Transformer(nn.Module):
         return x, None if state is None else state.advance(places.steps, lengths)
 
     @torch.no_grad()
-    def step(self, x: Tensor, state: State, cond: Tensor | None = None) -> Tensor:
+    def step(self, x: Tensor, state: State, cond: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """x [B,D], one step of every row -> hidden [B,D]; `state` is written in place, its buffers replaced where they grow.
 
         The values of `forward`, with less around the products of one step. Rows that have not all seen as much, a window or a bias
-        need masks, and go through `forward`. Whoever needs the state as it was forks it first (state.py).   cond [B,A]
+        need masks, and go through `forward`. Whoever needs the state as it was forks it first (state.py).   cond [B,A]   at [B]
         """
         self._check(True, None, cond, None)
         first, even = state.extent()
         if not even or self.config.window is not None or self.positions.biased:
-            y, after = self(x[:, None], state, cond=cond)
+            y, after = self(x[:, None], state, cond=cond, at=None if at is None else at[:, None])
             state.length.copy_(after.length)
             return y[:, 0]
         state.reserve(first + 1)
         cond = None if cond is None else F.silu(cond[:, None])
-        places = Places(first, 1)
+        if at is not None:
+            self.positions.must_tell_anywhere()
+        places = Places(first, 1, at=None if at is None else at[:, None])
         x = self.positions.add(x[:, None], places, None)
         turn = self.positions.turn(places, x)
         x = self.norm(x) if self.config.form == "bert" else x
@@ -174,12 +180,12 @@ class Transformer(nn.Module):
         return Memory(list(keys), list(values), lengths)
 
     def _alone(
-        self, x: Tensor, lengths: Tensor | None, documents: Tensor | None, prefix: Tensor | None, only: Tensor | None
+        self, x: Tensor, lengths: Tensor | None, documents: Tensor | None, prefix: Tensor | None, only: Tensor | None, at: Tensor | None
     ) -> tuple[Reach, Places]:
         """What the steps of a call without a state see, and their places."""
         steps = x.shape[1]
         padded = lengths is not None and not self.causal  # a causal step never sees the padding behind it
-        places = Places(0, steps)
+        places = Places(0, steps, at=at)
         if documents is None and prefix is None and only is None and self.config.window is None and not self.positions.biased:
             mask = (torch.arange(steps, device=x.device) < lengths[:, None].clamp(min=1))[:, None, None] if padded else None
             return Reach(self.positions.turn(places, x), mask, self.causal), places
@@ -187,20 +193,20 @@ class Transformer(nn.Module):
         seen = visible(here, here, self.causal, self.config.window, prefix)
         if documents is not None:
             own, each = own_document(runs(documents))
-            seen, places = seen & own, Places(0, steps, each)
+            seen, places = seen & own, Places(0, steps, each, at)
         seen = seen if only is None else seen & only
         seen = real_keys(seen, lengths) if padded else seen
         mask = as_mask(seen, self.positions.bias(here - here[:, None]))
         return Reach(self.positions.turn(places, x), mask, False), places
 
-    def _after(self, x: Tensor, state: State, prefix: Tensor | None, only: Tensor | None) -> tuple[Reach, Places]:
+    def _after(self, x: Tensor, state: State, prefix: Tensor | None, only: Tensor | None, at: Tensor | None) -> tuple[Reach, Places]:
         """What the steps of a call that continues `state` see, and their places; makes room in it."""
         steps, (first, even) = x.shape[1], state.extent()
         if prefix is not None and first:
             raise SlmError("a prefix that sees itself both ways is given whole, with the first call of a state.")
         state.reserve(first + steps)
         each = None if even else state.length.to(x.device)[:, None] + torch.arange(steps, device=x.device)
-        places = Places(first, steps, each)
+        places = Places(first, steps, each, at)
         turn = self.positions.turn(places, x)
         plain = even and prefix is None and only is None and self.config.window is None and not self.positions.biased
         if plain and (steps == 1 or not first):

@@ -27,7 +27,7 @@ class Aligned:
     """Config of the data of a text-to-speech stage.
 
     folders: prepared and aligned corpora. frames: what a batch may hold. prompt: how many frames one has.
-    longest: frames of one phone or pause at most.
+    longest: frames of one phone or pause at most. most: frames of what is to be said at most; of a longer utterance a piece.
     held_out: speakers that must not be heard in training.
     rough: share of prompts that come from recordings made worse (rough.py), as of a telephone.
     sound: whether rows hold, beside the codes of what is to be said, its audio.
@@ -39,6 +39,7 @@ class Aligned:
     seed: int = 0
     prompt: tuple[int, int] = (50, 150)
     longest: int = 60
+    most: int = 450
     cache: str = "data/codes"
     codec: str = "acoustic"
     held_out: tuple[str, ...] = ()
@@ -51,7 +52,7 @@ class Aligned:
         items = [item for folder in self.folders for speed in self.speeds for item in self.read(Path(folder), codec, text, speed)]
         if not items:
             raise SlmError(f"no aligned utterance was found in {', '.join(self.folders)}; run slm prepare and slm align")
-        return Utterances(items, codec.codebooks.embed, self.frames, self.seed, self.prompt, rough=self.rough)
+        return Utterances(items, codec.codebooks.embed, self.frames, self.seed, self.prompt, self.most, self.rough)
 
     def read(self, folder: Path, codec, text, speed: float = 1.0) -> list[Utterance]:
         from slm.data import cuts as cut_files

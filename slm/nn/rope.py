@@ -45,11 +45,7 @@ class Rope(nn.Module):
         if positions <= len(self.cos) and self.cos.device == like.device:
             return
         size = max(256, 1 << (positions - 1).bit_length(), len(self.cos))
-        pace = self.base ** (-torch.arange(0, self.head_dim, 2, device=like.device, dtype=torch.float64) / self.head_dim)
-        pace = pace if self.stretch is None else self.stretch(pace)
-        angle = torch.arange(size, device=like.device, dtype=torch.float64)[:, None] * pace
-        self.cos = torch.cat([angle.cos(), angle.cos()], -1).float()
-        self.sin = torch.cat([-angle.sin(), angle.sin()], -1).float()
+        self.cos, self.sin = self._turns(torch.arange(size, device=like.device))
 
     def at(self, first: int, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Consecutive positions first .. first+steps-1: cos, sin [S,1,E]."""
@@ -60,6 +56,18 @@ class Rope(nn.Module):
         """positions [B,S], all smaller than `bound` -> cos, sin [B,S,1,E]."""
         self.reserve(bound, positions)
         return self.cos[positions][:, :, None], self.sin[positions][:, :, None]
+
+    def anywhere(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """positions [B,S], fractions or not -> cos, sin [B,S,1,E]."""
+        cos, sin = self._turns(positions)
+        return cos[:, :, None], sin[:, :, None]
+
+    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """positions [...] -> cos and signed sin [...,E]"""
+        pace = self.base ** (-torch.arange(0, self.head_dim, 2, device=positions.device, dtype=torch.float64) / self.head_dim)
+        pace = pace if self.stretch is None else self.stretch(pace)
+        angle = positions.double()[..., None] * pace
+        return torch.cat([angle.cos(), angle.cos()], -1).float(), torch.cat([-angle.sin(), angle.sin()], -1).float()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

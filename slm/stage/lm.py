@@ -71,6 +71,7 @@ class LM(nn.Module):
         forget: float = 0.0  # share of the rows whose voice is not heard while training, without which guidance has nothing to go by
         window: Window.Config | None = None  # which phones a frame looks at, by the durations said before; for a Transformer
         description: Description.Config | None = None  # heard, forgotten and guided by as a voice is; for a Transformer with a memory
+        places: dict[str, float] = field(default_factory=dict)  # by part: how far apart its steps stand, the first at 0; none: all in a row
         latent: Latent.Config | None = None  # how each phone sounds, predicted from the phones and told at them
 
         def build(self, streams: dict[str, Stream]) -> "LM":
@@ -102,6 +103,8 @@ class LM(nn.Module):
         self.window = config.window.build() if config.window else None
         if self.window and not isinstance(self.backbone, Transformer):
             raise SlmError(f"a window is a mask on attention: the backbone must be a Transformer, not {type(self.backbone).__name__}")
+        if config.places and (not isinstance(self.backbone, Transformer) or set(config.places) != {part.name for part in self.parts}):
+            raise SlmError(f"places are told to a Transformer, and of every part: {', '.join(part.name for part in self.parts)}")
         self.description = self._reader(config.description, streams) if config.description else None
         self.latent = self._predictor(config.latent, streams) if config.latent else None
 
@@ -140,7 +143,7 @@ class LM(nn.Module):
         read = self.read(batch)
         voice, told = self._forgotten(self.hear(batch), read)
         x = self.inputs(heard, self.hints(batch, merged, voice))
-        hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch), told)
+        hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch), self.where(merged), told)
         hidden = hidden if self.depth is None else self._deep(hidden, heard, merged.learn)
         losses = {part.name: self._loss_of(part, merged, hidden) for part in self.parts if part.learn}
         if self.description and self.description.head and SOUNDS in batch:
@@ -149,15 +152,17 @@ class LM(nn.Module):
         return losses | self.latent.losses(batch) if learns else losses
 
     def think(
-        self, x: Tensor, state: object, lengths: Tensor | None, seen: Tensor | None, told: Told | None = None
+        self, x: Tensor, state: object, lengths: Tensor | None, seen: Tensor | None, at: Tensor | None = None, told: Told | None = None
     ) -> tuple[Tensor, object]:
-        """The backbone on x [B,S,D], with a window each step looking at no more than seen [B,S,K].
+        """The backbone on x [B,S,D], with a window each step looking at no more than seen [B,S,K], with places standing at [B,S].
 
         told: the descriptions, where there is no state; one holds them already.
         """
         if told is not None:
-            return self.backbone(x, state, lengths, memory=told.memory, memory_lengths=told.lengths, seen=seen)
-        return self.backbone(x, state, lengths) if seen is None else self.backbone(x, state, lengths, seen=seen)
+            return self.backbone(x, state, lengths, memory=told.memory, memory_lengths=told.lengths, seen=seen, at=at)
+        if seen is None and at is None:
+            return self.backbone(x, state, lengths)
+        return self.backbone(x, state, lengths, seen=seen, at=at)
 
     def start(self, rows: int, told: Told | None) -> object:
         """The state of rows that have heard nothing but their descriptions."""
@@ -171,6 +176,21 @@ class LM(nn.Module):
         if self.window is None:
             return None
         return self.window.seen(*self.window.of(merged, batch))
+
+    def where(self, merged: Merged) -> Tensor | None:
+        """Where each step stands [B,S], counted from the marker of its part; None where they stand one behind the other."""
+        if not self.config.places:
+            return None
+        at = torch.zeros(merged.ids.shape[:2])
+        for row, spans in enumerate(merged.spans):
+            for i, (name, start, _) in enumerate(spans):
+                stop = merged.until(row, i)
+                at[row, start - 1 : stop] = torch.arange(stop - start + 1) * self.config.places[name]
+        return at.to(merged.ids.device)
+
+    def place(self, part: Part, step: int, x: Tensor) -> Tensor | None:
+        """Where x [B,1,D] stands [B,1], that step of a part, the marker being step 0."""
+        return x.new_full((len(x), 1), step * self.config.places[part.name], dtype=torch.float32) if self.config.places else None
 
     def _deep(self, hidden: Tensor, ids: Tensor, learn: Tensor) -> Tensor:
         """hidden [B,S,D], ids [B,S,W] -> [B,S,W,D]: what each column of the *next* step is said from, 0 where none of it is learned."""
@@ -314,7 +334,7 @@ class LM(nn.Module):
         part = next(part for part in self.parts if part.name == name)
         merged = merge(self.parts, batch, self.vocabulary)
         x = self.inputs(self.as_heard(merged, batch).ids, self.hints(batch, merged, self.hear(batch)))
-        hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch), self.read(batch))
+        hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch), self.where(merged), self.read(batch))
         level, _ = part.span(self.streams[name].n_q)
         rows, steps, _ = (merged.of(name)[..., None] & self._within(part, level, merged.ids)).nonzero(as_tuple=True)
         scores = self.score(hidden[rows, steps - 1], self.legal(part, level)).float().softmax(-1)

@@ -15,16 +15,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slm.codes import fingerprint
 from slm.errors import SlmError
 from slm.stage.direct import Direct
 from slm.stream.sample import Sampling, sample
+from slm_tokenizers.listener import Listener
 from slm_tokenizers.sharpening import SharpeningMelVQ
-from slm_tokenizers.text.align import FrameClassifier, classes_of
-from slm_vocoders.balancer import Balancer
+from slm_tokenizers.text.align import classes_of
 from slm_vocoders.learning import Reconstruction
 
 
@@ -71,8 +70,7 @@ class SharpeningVoice(nn.Module):
             raise SlmError(f"{config.model} says codes of another codec than {config.codec.codec}")
         self.listener = None
         if config.phones:
-            self.listener = FrameClassifier(codec.fold * codec.config.mel.n_mels)
-            self.balancer = Balancer(("phones",), total=config.phones)
+            self.listener = Listener(codec.config.mel.n_mels, codec.fold, config.phones)
             self.register_buffer("classes", torch.tensor(classes_of(voice.tokenizers["text"].symbols)), persistent=False)
         self._voice = [voice]  # in a list: its other stages are not learned, nor stored in checkpoints
 
@@ -92,17 +90,7 @@ class SharpeningVoice(nn.Module):
         if self.listener is None:
             return made
         phones = [self.classes[text].repeat_interleave(n) for text, n in zip(batch["text"], batch["duration"])]
-        return replace(made, losses=self.listened(made, torch.stack([phones[row][at : at + frames] for row, at in places])))
-
-    def listened(self, made: Reconstruction, phones: Tensor) -> dict[str, Tensor]:
-        """phones [C,F]: what the listener learns of real mels, and what made ones lose by it; the more it hears, the more it counts."""
-        real, fake = (mel[:, 0].transpose(1, 2).reshape(*phones.shape, -1) for mel in (made.real, made.fake))
-        heard = self.listener(real)
-        fixed = {name: p.detach() for name, p in self.listener.named_parameters()}
-        lost = F.nll_loss(torch.func.functional_call(self.listener, fixed, (fake,)).flatten(0, 1), phones.flatten())
-        right = (heard.argmax(-1) == phones).float().mean()
-        balanced = self.balancer({"phones": lost}, {"phones": 1.0}, made.fake)["phones"]
-        return {"listening": F.nll_loss(heard.flatten(0, 1), phones.flatten()), "phones": right * balanced}
+        return replace(made, losses=self.listener(made, torch.stack([phones[row][at : at + frames] for row, at in places])))
 
     def believed(self, batch: dict) -> list[Tensor]:
         """The chances [T,C] of the first level's codes, as the semantic stage has them where it hears what it drew itself."""

@@ -24,9 +24,11 @@ from slm.study.spoken import nats
 SLIP = (20, 20)  # frames of a segment that is replaced or repeated
 
 
-def measure(folder: Path, items: list[Item], seed: int, voices: Continued, sentences: tuple[str, ...]) -> dict[str, Figure]:
+def measure(
+    folder: Path, items: list[Item], seed: int, voices: Continued, sentences: tuple[str, ...], codec: str | None = None
+) -> dict[str, Figure]:
     """The figures of slm/study/hard.py, an item a sentence, and those of `likelihood`, an item a recording of `voices`."""
-    return hard.measure(folder, items, seed, voices, sentences) | likelihood(folder, items, voices)
+    return hard.measure(folder, items, seed, voices, sentences, codec) | likelihood(folder, items, voices)
 
 
 @torch.inference_mode()

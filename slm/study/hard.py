@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from slm import ways
+from slm.codes import load_tokenizer
 from slm.data.continued import Continued, Row, within
 from slm.data.replacing import write_json
 from slm.errors import SlmError
@@ -20,30 +21,58 @@ from slm.study.figures import Figure, mean, ratio
 from slm.study.heldout import Item
 
 PROMPT = 150  # frames of a voice
+SHORTEST = 8000  # samples that tell a voice
 
 
-def measure(folder: Path, items: list[Item], seed: int, voices: Continued, sentences: tuple[str, ...]) -> dict[str, Figure]:
-    """A run's first stage says each sentence in the voice of one of the items -> word errors by kind, endless ones, lengths.
+def measure(
+    folder: Path, items: list[Item], seed: int, voices: Continued, sentences: tuple[str, ...], codec: str | None = None
+) -> dict[str, Figure]:
+    """A run's first stage says each sentence in the voice of one of the items -> word errors by kind, endless ones, lengths, voices.
 
-    `skipped` are words that a recogniser missed and `repeated` such as it heard too many, over all words; `endless` is the share of
-    sentences cut off at the cap or because they went round in circles; `length` is frames over those that the voice would need at its
-    own pace. FOLDER/hard.json tells of each sentence what was heard. SlmError without an aligned recording of an item.
+    codec: the folder of one that makes sound of the first level alone; None: the model's own. `skipped` are words that a recogniser
+    missed and `repeated` such as it heard too many, over all words; `endless` is the share of sentences cut off at the cap or because
+    they went round in circles; `length` is frames over those that the voice would need at its own pace; another's text is the sentence
+    before. FOLDER/hard.json tells of each sentence what was heard. Needs slm[evaluate]. SlmError without an aligned recording of an item.
     """
+    from slm.evaluate.speaker import SpeakerEncoder
     from slm.evaluate.transcribe import Recogniser
     from slm.evaluate.wer import count_errors
     from slm.model import load
 
     model = load(folder)
+    speaks = sounding(model.tokenizers["acoustic"], codec)
     prompts = held(voices, model.tokenizers, {item.id for item in items})
     said = say(model.stages["ar"], model.tokenizers["text"], prompts, sentences, seed)
-    recogniser, rows = Recogniser("base"), []
-    for sentence, one in zip(sentences, said):
-        heard = recogniser.transcribe(sound(model.tokenizers["acoustic"], one["codes"]))
+    recogniser, rows, others = Recogniser("base"), [], []
+    sounds = [sound(speaks, one["codes"]) for one in said]
+    for i, (sentence, one) in enumerate(zip(sentences, said)):
+        heard = recogniser.transcribe(sounds[i])
         errors = count_errors(sentence, heard)
         kinds = {"skipped": errors.deletions, "repeated": errors.insertions, "other": errors.substitutions, "words": errors.words}
         rows.append({"sentence": sentence, "heard": heard, "stop": one["stop"], "frames": one["codes"].shape[1], "due": one["due"]} | kinds)
+        others.append(count_errors(sentences[i - 1], heard))
     write_json(folder / "hard.json", rows)
-    return figures(rows)
+    another = ratio(np.array([min(e.total, e.words) for e in others]), np.array([e.words for e in others]))
+    found = figures(rows) | {"word errors, another's text": another}
+    return found | voices_of(sounds, [sound(speaks, row["acoustic"][:1]) for row in prompts], SpeakerEncoder())
+
+
+def voices_of(sounds: list[np.ndarray], prompts: list[np.ndarray], encoder: Any) -> dict[str, Figure]:
+    """How like its own prompt what was said sounds, and how like the next one; an item a sentence of half a second at least."""
+    known = [encoder.embed(prompt) for prompt in prompts]
+    said = [(i, encoder.embed(audio)) for i, audio in enumerate(sounds) if len(audio) >= SHORTEST]
+    own, other = ([float(voice @ known[(i + step) % len(known)]) for i, voice in said] for step in (0, 1))
+    return {"voice: to the prompt": mean(np.array(own or [0.0])), "voice: to another's": mean(np.array(other or [0.0]))}
+
+
+def sounding(own: Any, codec: str | None) -> Any:
+    """The codec that is heard. SlmError if its first level is not the model's."""
+    if codec is None:
+        return own
+    other = load_tokenizer(codec)
+    if not torch.equal(other.codebooks.embed[0], own.codebooks.embed[0]):
+        raise SlmError(f"{codec} has other codes than the model; its first level must be that of the model's codec")
+    return other
 
 
 def figures(rows: list[dict]) -> dict[str, Figure]:

@@ -19,7 +19,7 @@ from slm.data.utterances import Utterance, Utterances
 from slm.errors import SlmError
 from slm.stage.best import ended, fits, readings
 from slm.study.figures import Figure, mean, ratio
-from slm.study.hard import sound
+from slm.study.hard import sound, sounding
 from slm.study.heldout import Item
 
 READINGS = 8
@@ -27,8 +27,12 @@ LONGEST = 200  # frames of the recording of a sentence; longer ones cost the rec
 AMONG = 16  # texts of which the ranker is to find the one that belongs to the codes
 
 
-def measure(folder: Path, items: list[Item], seed: int, data: Aligned | MadeUpUtterances, count: int = 40) -> dict[str, Figure]:
+def measure(
+    folder: Path, items: list[Item], seed: int, data: Aligned | MadeUpUtterances, codec: str | None = None, count: int = 40
+) -> dict[str, Figure]:
     """A run with the stages ar and rerank says `count` sentences of held-out recordings in their voices, eight times each -> figures.
+
+    codec: the folder of one that makes sound of the first level alone; None: the model's own.
 
     Word errors, an item a sentence: of the first reading, of a random one that has an end (the mean over these), of the one that the
     ranker takes, of the one with the fewest errors, and of the first beside another sentence's words. FOLDER/readings.json tells what was
@@ -38,7 +42,7 @@ def measure(folder: Path, items: list[Item], seed: int, data: Aligned | MadeUpUt
     from slm.model import load
 
     model = load(folder)
-    ar, ranker, codec = model.stages["ar"], model.stages["rerank"], model.tokenizers["acoustic"]
+    ar, ranker, speaks = model.stages["ar"], model.stages["rerank"], sounding(model.tokenizers["acoustic"], codec)
     spoken = data.build(model.tokenizers)
     known = {item.id: item.text for item in items}
     rows = [u for u in spoken.batches.items if u.id in known and known[u.id]]
@@ -50,7 +54,7 @@ def measure(folder: Path, items: list[Item], seed: int, data: Aligned | MadeUpUt
         said = readings(ar, batch, [seed * 1000 + i for i in range(len(asked))], READINGS)
         fit = fits(ranker, said)
     recogniser = Recogniser("base")
-    heard = [[recogniser.transcribe(sound(codec, one["semantic"][b][None])) for one in said] for b in range(len(asked))]
+    heard = [[recogniser.transcribe(sound(speaks, one["semantic"][b][None])) for one in said] for b in range(len(asked))]
     sentences = [known[u.id] for u in asked]
     tell(folder / "readings.json", sentences, heard, fit)
     found = word_errors(sentences, heard, fit, ended(ranker, said))

@@ -109,6 +109,15 @@ class MelVQ(nn.Module):
         self.config = replace(self.config, sharp=sharp)
         self.decoder.sharp = sharp.build(self.config.mel.n_mels, self.config.dim, self.fold)  # below `decoder`, which makes no codes
 
+    def cut(self, levels: int) -> None:
+        """Only the first levels stay; their codes are what they were. SlmError if there are not so many."""
+        if not 1 <= levels <= self.n_q:
+            raise SlmError(f"levels is {levels} but this codec has levels 1 to {self.n_q}")
+        embed = self.codebooks.embed[:levels].clone()
+        self.config, self.n_q = replace(self.config, n_q=levels), levels
+        self.codebooks = Codebooks(levels, self.card, self.config.dim)
+        self.codebooks.embed.copy_(embed)
+
     @property
     def receptive_field(self) -> int:
         """Frames of context on each side that decide a frame of codes or of mels, whichever needs more."""

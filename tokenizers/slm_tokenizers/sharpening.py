@@ -10,48 +10,69 @@ decoder hears the codec's own latents, and those that a model says in their plac
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slm.errors import SlmError
 from slm_tokenizers import stored
+from slm_tokenizers.listener import Listener
 from slm_tokenizers.melvq import CENTRE, SPREAD, MelVQ, Sharp
 from slm_vocoders.learning import Reconstruction
 
 
 class SharpeningMelVQ(nn.Module):
-    """Batch: audio [B,1,N], latent [B,T,D], N = T * hop. Only the decoder has parameters here."""
+    """Batch: audio [B,1,N], latent [B,T,D], N = T * hop. Only the decoder, and the listener if there is one, have parameters here.
+
+    Of a few levels alone it learns from codes [B,Q,T] instead of latent, with a listener from teacher [B,T] too: phones, -1 if unknown.
+    """
 
     @dataclass
     class Config:
-        codec: str | MelVQ.Config = field(default="runs/taughtmel/codec")  # the folder of a trained one
+        """levels: how many the decoder is to make sound of, and the codec to have then; None: all. phones: the listener's strength."""
+
+        codec: str | MelVQ.Config = field(default="runs/taughtmel/codec")  # the folder of a trained one, or a bundled one's name
         sharp: Sharp.Config | None = field(default_factory=Sharp.Config)  # a new last part; None: the decoder as it is
+        levels: int | None = None
+        phones: float = 0.0
 
         def build(self) -> "SharpeningMelVQ":
-            """SlmError: no codec there, or one of another kind."""
+            """SlmError: no codec there, or one of another kind, or without those levels."""
             return SharpeningMelVQ(self)
 
     def __init__(self, config: "SharpeningMelVQ.Config") -> None:
+        from slm.codes import load_tokenizer
+
         super().__init__()
-        codec = stored.load(config.codec) if isinstance(config.codec, str) else config.codec.build().as_stored()
+        self.config = config
+        codec = load_tokenizer(config.codec) if isinstance(config.codec, str) else config.codec.build().as_stored()
         if not isinstance(codec, MelVQ):
             raise SlmError(f"{config.codec} holds a {type(codec).__name__}, which speaks without a mel; a MelVQ is needed")
+        if config.levels is not None:
+            codec.cut(config.levels)
         if config.sharp is not None:
             codec.sharpen(config.sharp)
         self.decoder = codec.decoder
+        self.listener = Listener(codec.config.mel.n_mels, codec.fold, config.phones) if config.phones else None
         self._codec = [codec]  # in a list: its other parts are not learned, nor stored in checkpoints
 
     def reconstruct(self, batch: dict) -> Reconstruction:
         """Mels [B,1,M,T*S] in the place of audio, as numbers near one."""
-        codec = self._codec[0].to(batch["latent"].device)
+        codec = self._codec[0].to(batch["audio"].device)
         with torch.no_grad():
             real = codec.spectrum(batch["audio"])
-        fake = codec.mel_of(batch["latent"].transpose(1, 2)).float()
+        fake = codec.mel_of(self.latent(batch, codec)).float()
         real, fake = ((mel[:, None] - CENTRE) / SPREAD for mel in (real, fake))
-        return Reconstruction(real, fake, {})
+        made = Reconstruction(real, fake, {})
+        return made if self.listener is None else replace(made, losses=self.listener(made, batch["teacher"]))
+
+    def latent(self, batch: dict, codec: MelVQ) -> Tensor:
+        """What the decoder hears [B,D,T]."""
+        if self.config.levels is None:
+            return batch["latent"].transpose(1, 2)
+        return codec.codebooks.decode(batch["codes"][:, : self.config.levels])
 
     @torch.no_grad()
     def finished(self) -> MelVQ:

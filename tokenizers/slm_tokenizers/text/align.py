@@ -182,10 +182,14 @@ class FrameClassifier(nn.Module):
         self.out = nn.Conv1d(width, len(CLASSES), 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.hidden(x).transpose(1, 2)).transpose(1, 2).float().log_softmax(-1)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """log-mel [B,T,M] -> [B,T,width]: what the classes are told from"""
         x = F.gelu(self.stem(x.transpose(1, 2)))
         for conv in self.convs:
             x = x + F.gelu(conv(F.dropout(x, 0.1, self.training)))
-        return self.out(x).transpose(1, 2).float().log_softmax(-1)
+        return x.transpose(1, 2)
 
 
 def learn(model: FrameClassifier, features: list[Tensor], labels: list[Tensor], epochs: int, lr: float, seed: int = 0) -> float:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from slm.errors import SlmError
 from slm_tokenizers.mono import check_audio
+from slm_tokenizers.semantic.features import Frames, check
 from slm_tokenizers.text.align import CLASSES, FrameClassifier, Phone, align, states
 from slm_tokenizers.text.phonemes import IDS, Phonemes
 
@@ -26,9 +27,12 @@ RATE, HOP = 16000, 320
 
 
 class Aligner(nn.Module):
-    """`align(audio, text)` says when each phone is said, `encode(audio)` what each frame sounds like without a text."""
+    """`align(audio, text)` says when each phone is said, `encode(audio)` what each frame sounds like without a text.
 
-    rate, hop, n_q, card = RATE, HOP, 1, len(CLASSES)
+    Its only layer, number 0, is what it tells phones from: a source of Units (recipes/represent/phonetic.py).
+    """
+
+    rate, hop, n_q, card, depth = RATE, HOP, 1, len(CLASSES), 0
     prior: Tensor  # [C] logs of the classes' shares, of double precision as they were counted
 
     @dataclass
@@ -44,7 +48,7 @@ class Aligner(nn.Module):
         for name in ("bands", "width"):
             if getattr(config, name) < 1:
                 raise SlmError(f"Aligner: {name} = {getattr(config, name)} must be at least 1")
-        self.config = config
+        self.config, self.dim = config, config.width
         self.classifier = FrameClassifier(2 * config.bands, config.width).eval()
         self.register_buffer("prior", torch.zeros(self.card, dtype=torch.double))
 
@@ -71,6 +75,16 @@ class Aligner(nn.Module):
         """audio [B,1,N] at 16 kHz -> the likeliest class of each frame [B,1,T] long"""
         check_audio(audio)
         return torch.stack([self.classifier(features(row[0], self.config.bands)[0].float()[None]).argmax(-1) for row in audio])
+
+    @torch.no_grad()
+    def layer(self, audio: Tensor, lengths: Tensor, index: int = 0) -> Frames:
+        """audio [B,1,N], lengths [B] -> [B,T,width], T = ceil(N / hop). SlmError for another layer."""
+        if index != 0:
+            raise SlmError(f"layer {index} is asked for but an aligner has layer 0 only")
+        check(audio, lengths, 1)
+        heard = [features(row[0, :n], self.config.bands)[0].float() for row, n in zip(audio, lengths.tolist())]
+        rows = [self.classifier.hidden(frames[None])[0] for frames in heard]
+        return Frames(nn.utils.rnn.pad_sequence(rows, batch_first=True), -(-lengths // HOP))
 
 
 def fits(words: list[tuple[str, list[str]]], frames: int) -> bool:
