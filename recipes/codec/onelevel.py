@@ -5,7 +5,8 @@
 
 What a language model of one code a frame says can be heard by itself, with no second stage to be right or wrong about it. The bundled
 decoder heard all eight levels while it learned; this one hears the first alone, and beside sharpmel.py's critics a listener asks for the
-phones that are said. The codes are those of the bundled codec, so that models which say these may go on with finer levels.
+phones that are said: on 50 recordings in voices it has not heard 26 % of words are lost, with the bundled decoder 37 % (with all eight
+levels 9 %, of the recordings 5 %). The codes are the bundled codec's, so that finer levels may follow. 20 minutes on one core.
 """
 
 from pathlib import Path
