@@ -65,7 +65,8 @@ def test_a_small_codec_or_vocoder_trains_saves_and_loads(path, tmp_path):
     assert len(losses) == 3 and all(map(math.isfinite, losses[-1].values()))
     assert any((tmp_path / stage / "log").glob("events*")), "TensorBoard should have something to show"
     if (tmp_path / "codec").exists():
-        made = slm_tokenizers.load(tmp_path / "codec").decode(torch.zeros(1, 2, 9, dtype=torch.long))
+        codec = slm_tokenizers.load(tmp_path / "codec")
+        made = codec.decode(torch.zeros(1, codec.n_q, 9, dtype=torch.long))
     else:
         vocoder = slm_vocoders.load(tmp_path / "vocoder")
         if isinstance(vocoder, slm_vocoders.UnitVocoder):
