@@ -53,7 +53,7 @@ def test_each_part_counts_its_own_places_and_says_as_it_was_taught():
         said = lm.run({"text": list(chosen)}, [0] * len(chosen))
         codes = said["acoustic"][0]
         whole = merge(parts, {"text": [text], "acoustic": [codes]}, lm.vocabulary)
-        hidden, _ = lm.think(lm.inputs(whole.ids, None), None, whole.lengths, None, lm.where(whole))
+        hidden, _ = lm.think(lm.inputs(whole.ids, None), None, whole.lengths, None, at=lm.where(whole))
         begin = whole.spans[0][1][1]
         best = lm.score(hidden[0, begin - 1 : begin - 1 + codes.shape[1]], lm.legal(parts[1], 0)).argmax(-1)
         assert codes.shape[1] > 3 and torch.equal(best, codes[0])

@@ -60,7 +60,7 @@ def search(lm: LM, batch: dict, width: int = 4) -> dict:
             x = x + torch.stack([_hint(due[0], k.row, step) for k in kept])[:, None]
         if talk.voice is not None:
             x = x + talk.voice[:, None]
-        hidden, state = lm.think(x, state, None, None, lm.place(part, step, x))
+        hidden, state = lm.think(x, state, None, None, at=lm.place(part, step, x))
         kept, parents = _best(talk, part, kept, hidden[:, -1], step, width)
         state, step = reorder(state, torch.tensor(parents)), step + 1
     best = max(kept, key=lambda k: k.score)

@@ -143,7 +143,7 @@ class LM(nn.Module):
         read = self.read(batch)
         voice, told = self._forgotten(self.hear(batch), read)
         x = self.inputs(heard, self.hints(batch, merged, voice))
-        hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch), self.where(merged), told)
+        hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch), told, self.where(merged))
         hidden = hidden if self.depth is None else self._deep(hidden, heard, merged.learn)
         losses = {part.name: self._loss_of(part, merged, hidden) for part in self.parts if part.learn}
         if self.description and self.description.head and SOUNDS in batch:
@@ -152,7 +152,7 @@ class LM(nn.Module):
         return losses | self.latent.losses(batch) if learns else losses
 
     def think(
-        self, x: Tensor, state: object, lengths: Tensor | None, seen: Tensor | None, at: Tensor | None = None, told: Told | None = None
+        self, x: Tensor, state: object, lengths: Tensor | None, seen: Tensor | None, told: Told | None = None, at: Tensor | None = None
     ) -> tuple[Tensor, object]:
         """The backbone on x [B,S,D], with a window each step looking at no more than seen [B,S,K], with places standing at [B,S].
 
@@ -334,7 +334,7 @@ class LM(nn.Module):
         part = next(part for part in self.parts if part.name == name)
         merged = merge(self.parts, batch, self.vocabulary)
         x = self.inputs(self.as_heard(merged, batch).ids, self.hints(batch, merged, self.hear(batch)))
-        hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch), self.where(merged), self.read(batch))
+        hidden, _ = self.think(x, None, merged.lengths, self.looks(merged, batch), self.read(batch), self.where(merged))
         level, _ = part.span(self.streams[name].n_q)
         rows, steps, _ = (merged.of(name)[..., None] & self._within(part, level, merged.ids)).nonzero(as_tuple=True)
         scores = self.score(hidden[rows, steps - 1], self.legal(part, level)).float().softmax(-1)

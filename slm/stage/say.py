@@ -93,7 +93,7 @@ class Talk:
             self.heads[part.name, level, open] = legal, self.lm.head.weight[legal], self.lm.head.bias[legal]
         return self.heads[part.name, level, open]
 
-    def hear(self, part: Part, ids: Tensor, hint: Tensor | None, active: list[bool], step: int) -> Tensor:
+    def hear(self, ids: Tensor, hint: Tensor | None, active: list[bool], part: Part, step: int) -> Tensor:
         """ids [B,W] of one step of a part, hint [R,D] -> hidden [R,D] after it; rows that are not active hear nothing."""
         x = self.lm.inputs(ids[:, None].repeat(self.times, 1, 1), None)
         if hint is not None:
@@ -105,7 +105,7 @@ class Talk:
         at = self.lm.place(part, step, x)
         if self.step is not None and real is None and seen is None:
             return self.step(x[:, 0], self.state) if at is None else self.step(x[:, 0], self.state, at=at[:, 0])
-        hidden, self.state = self.lm.think(x, self.state, real, seen, at)
+        hidden, self.state = self.lm.think(x, self.state, real, seen, at=at)
         return hidden[:, -1]
 
 
@@ -125,7 +125,7 @@ def _listen(lm: "LM", batch: dict, given: list[Part], seeds: list[int]) -> Talk:
     merged = merge(given, batch, lm.vocabulary)
     even = None if len(set(merged.lengths.tolist())) == 1 else merged.lengths
     x = lm.inputs(merged.ids, lm.hints(batch, merged, voice))
-    _, state = lm.think(x, lm.start(rows, told), even, lm.looks(merged, batch), lm.where(merged))
+    _, state = lm.think(x, lm.start(rows, told), even, lm.looks(merged, batch), at=lm.where(merged))
     sight = None if lm.window is None else Sight(lm.window, merged, batch)
     return Talk(lm, generators, voice, features, sight, state)
 
@@ -143,7 +143,7 @@ def _say_part(talk: Talk, part: Part, batch: dict) -> Iterator[Progress]:
     step = 0
     while True:
         hint = None if due is None else torch.stack([_hint(d, rows[r % len(rows)], step) for r, d in enumerate(due)])
-        hidden = talk.hear(part, ids, hint, [step <= row.steps for row in rows], step)  # a finished row hears and draws no more
+        hidden = talk.hear(ids, hint, [step <= row.steps for row in rows], part, step)  # a finished row hears and draws no more
         if all(step >= row.steps for row in rows):
             yield now
             return
