@@ -3,8 +3,9 @@
     slm train recipes/represent/phonetic.py --out runs/phonetic      # runs/phonetic/units, a tokenizer; a minute
 
 The network is the aligner that `slm align` leaves beside the corpora: three convolutions, and 100 clusters of what they tell phones
-from. CosyVoice has a recogniser's encoder and a quantiser inside it. Where HuBERT needs long training before its units keep the words,
-these keep them at once, and keep nothing of the voice; but they know nothing that is not in the phones of their transcripts.
+from. CosyVoice has a recogniser's encoder and a quantiser inside it. Where HuBERT finds out by long training what is said, these are
+told it; how much of the words and of the voice they keep was not measured, but for what a model says that is told them
+(recipes/study/makeavoice.py).
 """
 
 from slm.data.madeup import MadeUpSounds

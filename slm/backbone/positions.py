@@ -54,7 +54,12 @@ class Positions(nn.Module):
             nn.init.normal_(self.table.weight, std=0.02)
 
     def add(self, x: Tensor, places: Places, lengths: Tensor | None) -> Tensor:
-        """x [B,S,D] with the vectors of its places. SlmError: one of the `lengths` [B] real steps is beyond the learned table."""
+        """x [B,S,D] with the vectors of its places.
+
+        SlmError: one of the `lengths` [B] real steps is beyond the learned table, or these positions know no steps that stand elsewhere.
+        """
+        if places.at is not None and self.kind not in ("rope", "sinusoidal"):
+            raise SlmError(f"steps are told to stand elsewhere than one behind the other: that takes rope or sinusoidal, not {self.kind!r}")
         if self.kind not in ("learned", "sinusoidal"):
             return x
         at = places.tensor(x) if places.at is None else places.at
@@ -75,11 +80,6 @@ class Positions(nn.Module):
         if places.each is None:
             return self.rope.at(places.first, places.steps, like)
         return self.rope.at_each(places.each, places.first + places.steps)
-
-    def must_tell_anywhere(self) -> None:
-        """SlmError where only whole places, one behind the other, can be told."""
-        if self.kind not in ("rope", "sinusoidal"):
-            raise SlmError(f"steps are told to stand elsewhere than one behind the other: that takes rope or sinusoidal, not {self.kind!r}")
 
     def bias(self, distance: Tensor) -> Tensor | None:
         """How far each key is ahead of each query [(B,)S,K], negative for the past -> what is added to scores [(B,)H,S,K]."""

@@ -117,8 +117,6 @@ class Transformer(nn.Module):
         at [B,S]: where the steps are told to stand, fractions too, instead of one behind the other; for rope and sinusoidal positions.
         """
         self._check(state is not None, documents, cond, prefix)
-        if at is not None:
-            self.positions.must_tell_anywhere()
         if state is None:
             reach, places, heard = *self._alone(x, lengths, documents, prefix, seen, at), self._remember(memory, memory_lengths)
         elif memory is None:
@@ -148,8 +146,6 @@ class Transformer(nn.Module):
             return y[:, 0]
         state.reserve(first + 1)
         cond = None if cond is None else F.silu(cond[:, None])
-        if at is not None:
-            self.positions.must_tell_anywhere()
         places = Places(first, 1, at=None if at is None else at[:, None])
         x = self.positions.add(x[:, None], places, None)
         turn = self.positions.turn(places, x)

@@ -17,6 +17,7 @@ from slm.codes import load_tokenizer
 from slm.data.continued import Continued, Row, within
 from slm.data.replacing import write_json
 from slm.errors import SlmError
+from slm.evaluate.wer import Errors, count_errors
 from slm.study.figures import Figure, mean, ratio
 from slm.study.heldout import Item
 
@@ -36,7 +37,6 @@ def measure(
     """
     from slm.evaluate.speaker import SpeakerEncoder
     from slm.evaluate.transcribe import Recogniser
-    from slm.evaluate.wer import count_errors
     from slm.model import load
 
     model = load(folder)
@@ -52,16 +52,22 @@ def measure(
         rows.append({"sentence": sentence, "heard": heard, "stop": one["stop"], "frames": one["codes"].shape[1], "due": one["due"]} | kinds)
         others.append(count_errors(sentences[i - 1], heard))
     write_json(folder / "hard.json", rows)
-    another = ratio(np.array([min(e.total, e.words) for e in others]), np.array([e.words for e in others]))
-    found = figures(rows) | {"word errors, another's text": another}
+    found = figures(rows) | {"word errors, another's text": capped(others)}
     return found | voices_of(sounds, [sound(speaks, row["acoustic"][:1]) for row in prompts], SpeakerEncoder())
+
+
+def capped(errors: list[Errors]) -> Figure:
+    """Word errors, an item each; none counts for more than all of its words."""
+    return ratio(np.array([min(e.total, e.words) for e in errors], float), np.array([e.words for e in errors]))
 
 
 def voices_of(sounds: list[np.ndarray], prompts: list[np.ndarray], encoder: Any) -> dict[str, Figure]:
     """How like its own prompt what was said sounds, and how like the next one; an item a sentence of half a second at least."""
+    from slm.evaluate.speaker import similarity
+
     known = [encoder.embed(prompt) for prompt in prompts]
     said = [(i, encoder.embed(audio)) for i, audio in enumerate(sounds) if len(audio) >= SHORTEST]
-    own, other = ([float(voice @ known[(i + step) % len(known)]) for i, voice in said] for step in (0, 1))
+    own, other = ([similarity(voice, known[(i + step) % len(known)]) for i, voice in said] for step in (0, 1))
     return {"voice: to the prompt": mean(np.array(own or [0.0])), "voice: to another's": mean(np.array(other or [0.0]))}
 
 

@@ -19,7 +19,7 @@ from slm.data.utterances import Utterance, Utterances
 from slm.errors import SlmError
 from slm.stage.best import ended, fits, readings
 from slm.study.figures import Figure, mean, ratio
-from slm.study.hard import sound, sounding
+from slm.study.hard import capped, sound, sounding
 from slm.study.heldout import Item
 
 READINGS = 8
@@ -91,7 +91,7 @@ def word_errors(sentences: list[str], heard: list[list[str]], fit: Tensor, kept:
         "word errors, a random one": ratio((wrong * share).sum(1), words),
         "word errors, best by fit": ratio(wrong[np.arange(len(wrong)), fit.argmax(1).numpy()], words),
         "word errors, best of all": ratio(np.where(able, wrong, np.inf).min(1), words),
-        "word errors, another's text": ratio(np.array([min(e.total, e.words) for e in turned], float), np.array([e.words for e in turned])),
+        "word errors, another's text": capped(turned),
         "discarded": mean(1 - kept.numpy().mean(1)),
     }
 
