@@ -5,6 +5,7 @@ STAGE.safetensors      weights, stored in bfloat16
 codec/                 the tokenizer that hears prompts and makes the sound
 NAME/                  another tokenizer that was trained, such as units, under the name of its stream
 aligner/               what tells when each phone of a prompt is said; it may be put there after training
+vocoder/               of units, for a model that says these; it is trained apart and put there
 voice.flac, README.md  a default prompt and the model card, if the model has them
 """
 
@@ -27,6 +28,7 @@ from slm.train.checkpoint import check, read
 
 FORMAT = 1
 ALIGNER = "aligner"  # what a prompt may need, and training does not
+VOCODER = "vocoder"  # what makes sound of units
 
 
 @dataclass
@@ -154,7 +156,7 @@ def pack(run: Path, out: Path, voice: Path | None = None, card: Path | None = No
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as temporary:
         part = Path(temporary) / "model"
-        for name in ("codec", *(name for name in model.tokenizers if (run / name / "config.json").exists())):
+        for name in ("codec", *(name for name in (*model.tokenizers, VOCODER) if (run / name / "config.json").exists())):
             shutil.copytree(run / name, part / name)
         for name in ("config.json", *(f"{stage}.safetensors" for stage in model.stages)):
             shutil.copy(run / name, part / name)

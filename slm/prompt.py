@@ -1,6 +1,6 @@
 """A voice as a model hears it, made of a recording.
 
-C channels   N samples   Q levels   P prompt frames   E latent width   L phones
+C channels   N samples   Q levels   P prompt frames   E latent width   L phones   V width of a voice
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Prompt:
 
     codes [Q,P] of the codec; units [P] of a model that says units first; text: what is said there; description: words in place of a voice.
     phones [L] as they are heard there, and prosody: the pitch and the duration [L] of each, of a model that says these first.
+    voice [V]: as a vocoder of units has heard it.
     """
 
     codes: Tensor | None = None
@@ -32,6 +33,7 @@ class Prompt:
     description: str = ""
     phones: Tensor | None = None
     prosody: dict[str, Tensor] = field(default_factory=dict)
+    voice: Tensor | None = None
 
 
 def clip(codec: Any, audio: Tensor, rate: int, name: str) -> Tensor:

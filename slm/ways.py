@@ -10,7 +10,8 @@
     Alone    lm                  three seconds                UniAudio, MusicGen
     InTurns  lm                  three seconds                text and speech in turns (slm/flow.py)
     Told     lm                  a description in words       Parler-TTS
-    Asked    any, of tasks       nothing                      the model that hears and speaks
+    Asked    any, of tasks       nothing, or what its         the model that hears and speaks, SpeechGPT
+                                 vocoder of units asks for
 
 A way's `hear(audio, rate, name, text)` makes a Prompt of a voice, its `say(text, prompt, seed)` makes audio [N], none if the model ended at
 once, and tells why it ended. A model that says one level alone sounds from that level.
@@ -26,7 +27,7 @@ from torch import Tensor
 from slm.errors import SlmError
 from slm.flow import InTurns
 from slm.guided import Guided
-from slm.model import ALIGNER, Model
+from slm.model import ALIGNER, VOCODER, Model
 from slm.prompt import Prompt, aligned, clip, heard_at, latents, loud_part
 from slm.stage.interleaved import Interleaved
 from slm.stage.lm import LM
@@ -202,22 +203,43 @@ class Told:
 
 
 class Asked:
-    """The task `say` of a model of several: its text, then what it sounds like, in any voice."""
-
-    voiced = False
+    """The task `say` of a model of several: its text, then what it sounds like. Units are heard by a vocoder, in the voice it is given."""
 
     def __init__(self, model: Model) -> None:
         self.codec, self.text = model.tokenizers[model.recipe.speaks], model.tokenizers["text"]
         self.tasks = next(stage for stage in model.stages.values() if isinstance(stage, Tasks) and "say" in stage.names)
+        self.vocoder = vocoder_of(model) if "semantic" in model.tokenizers else None
+        self.voiced = self.vocoder is not None and self.vocoder.ear is not None
         self.settings = {"sampling": settings(self.tasks.lm.config.sampling)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
-        raise SlmError("this model speaks in voices of its own; leave out --voice")
+        if not self.voiced:
+            raise SlmError("this model speaks in voices of its own; leave out --voice")
+        part = loud_part(heard_at(self.vocoder.rate, audio, rate), self.vocoder.rate, self.vocoder.hop, name)
+        with torch.no_grad():
+            return Prompt(voice=self.vocoder.listen(part[None])[0])
 
     def say(self, text: str, prompt: Prompt, seed: int) -> Said:
         given, said = self.tasks.parts("say")[-2:]
         done = self.tasks.run({given.name: [self.text.encode(text)]}, [seed], "say")
-        return sound(self.codec, done[said.name][0]), done["stop"][0]
+        units, stop = done[said.name][0], done["stop"][0]
+        if self.vocoder is None or not len(units):
+            return sound(self.codec, units), stop
+        return self.vocoder.sound(units, prompt.voice, collapsed=True)[0], stop
+
+
+def vocoder_of(model: Model) -> Any:
+    """What makes sound of the model's units. SlmError if it is not there, or cannot with units alone."""
+    from slm_vocoders import load
+
+    folder = model.folder / VOCODER
+    if not (folder / "config.json").is_file():
+        raise SlmError(f"{model.folder} says units and has no {VOCODER}/ to sound them: put there what recipes/vocoder/units.py trains")
+    vocoder, card = load(folder), model.tokenizers["semantic"].card
+    fits = getattr(vocoder, "durations", None) is not None and vocoder.pitch is None and vocoder.config.codes.card == card
+    if not fits or vocoder.rate != model.tokenizers[model.recipe.speaks].rate:
+        raise SlmError(f"{folder} must be a vocoder of {card} units that knows their durations and needs no pitch, which no model tells")
+    return vocoder
 
 
 def sound(codec: Any, codes: Tensor) -> Tensor:

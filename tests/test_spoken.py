@@ -74,11 +74,15 @@ TASKS = {
 }
 
 
-@pytest.fixture(params=["transformer", "mamba2"])
+PLACES = {"asked": 0.4, "replied": 0.4, "asked_text": 1.0, "replied_text": 1.0}
+
+
+@pytest.fixture(params=["transformer", "placed", "mamba2"])
 def tasks(request) -> Tasks:
     torch.manual_seed(0)
-    backbone = Transformer.Config(16, 1, 2) if request.param == "transformer" else Mamba2.Config(16, 1, headdim=8, d_state=4)
-    stage = Tasks.Config(TASKS, backbone, cap=4.0).build({"units": Stream(9), "text": Stream(7)})
+    backbone = Mamba2.Config(16, 1, headdim=8, d_state=4) if request.param == "mamba2" else Transformer.Config(16, 1, 2)
+    places = dict(PLACES) if request.param == "placed" else {}
+    stage = Tasks.Config(TASKS, backbone, cap=4.0, places=places).build({"units": Stream(9), "text": Stream(7)})
     for parameter in stage.parameters():
         torch.nn.init.normal_(parameter, std=0.3) if parameter.dim() > 1 else None
     return stage.eval()
@@ -101,6 +105,14 @@ def test_each_task_learns_its_own_parts_and_a_row_is_heard_alone(tasks):
             ids = [len(row) + 1 for row in batch[name.partition(".")[2]]]
             mean = sum(one[name].item() * n for one, n in zip(each, ids)) / sum(ids)
             assert loss.item() == pytest.approx(mean, abs=1e-4)
+
+
+def test_parts_stand_where_their_places_say_and_those_of_no_task_are_passed_over():
+    streams = {"units": Stream(9), "text": Stream(7)}
+    tasks = Tasks.Config({"on": TASKS["on"]}, Transformer.Config(16, 1, 2), places=dict(PLACES)).build(streams)
+    assert tasks.lm.config.places == {"task": 1.0, "asked": 0.4}
+    with pytest.raises(SlmError, match="of every part"):
+        Tasks.Config(TASKS, Transformer.Config(16, 1, 2), places={"asked": 0.4}).build(streams)
 
 
 def test_the_tag_decides_what_is_said_and_batches_of_two_tasks_are_refused(tasks):

@@ -1,5 +1,6 @@
 """Every system that makes speech of text speaks by the same command: `slm speak --model FOLDER`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,39 @@ def test_no_codes_are_no_sound():
     for nothing in (torch.zeros(0, dtype=torch.long), torch.zeros(1, 0, dtype=torch.long)):
         assert sound(codec, nothing).shape == (0,)
     assert len(sound(codec, torch.zeros(1, 2, dtype=torch.long))) == 2 * codec.hop
+
+
+def test_units_are_heard_by_the_vocoder_beside_them(trained, tone_voice, tmp_path):
+    import shutil
+
+    from slm.condition.voice import Voice
+    from slm.model import pack
+    from slm_vocoders import save
+    from slm_vocoders.codes import CodeHiFiGAN
+    from slm_vocoders.contour import Contour
+    from slm_vocoders.durations import Durations
+    from slm_vocoders.hifigan import HiFiGAN
+    from slm_vocoders.units import UnitVocoder
+
+    shape = HiFiGAN.Config(16, 16000, 16, (8, 5, 4, 2), (16, 11, 8, 4), 2, (3,), ((1, 2),))
+    config = UnitVocoder.Config(CodeHiFiGAN.Config(1, 16, shape), None, Voice.Config(latent=20, width=16, dim=8), Durations.Config(16, 16))
+    folder = tmp_path / "speechgpt"
+    shutil.copytree(trained("speech_lm/speechgpt"), folder)
+    with pytest.raises(SlmError, match="has no vocoder/"):
+        load(folder)
+    save(replace(config, pitch=Contour.Config()).build(), folder / "vocoder")
+    with pytest.raises(SlmError, match="needs no pitch"):
+        load(folder)
+    torch.manual_seed(0)
+    save(config.build(), folder / "vocoder")
+    speaker = load(folder)
+    first, again, other = (speaker.speak("Hello there.", voice=tone_voice, seed=seed) for seed in (1, 1, 2))
+    assert first.seconds > 0.02 and first.audio.isfinite().all() and torch.equal(first.audio, again.audio)
+    assert not torch.equal(first.audio, other.audio)
+    units, prompt = torch.tensor([3, 1, 4]), speaker.voice(tone_voice)
+    pack(folder, tmp_path / "packed")
+    assert torch.equal(load(tmp_path / "packed").speak("Hello there.", voice=tone_voice, seed=1).audio, first.audio)
+    made = speaker.way.vocoder.sound(units, prompt.voice, collapsed=True)
+    assert made.shape[-1] == int(speaker.way.vocoder.lasting(units).sum()) * 320
+    with pytest.raises(SlmError, match="has no voice of its own"):
+        speaker.speak("Hello there.", seed=1)

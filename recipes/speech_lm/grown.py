@@ -17,8 +17,8 @@ from slm.stage.begin import form
 omni = load(Path(__file__).parent / "omni.py")
 
 
-def recipe(llm: str = "runs/llm") -> Recipe:
-    r = omni.recipe()
+def recipe(llm: str = "runs/llm", units: str | None = None) -> Recipe:
+    r = omni.recipe(units=units)
     r.train["omni"].start = llm
     if found := form(llm):
         r.stages["omni"].backbone, r.tokenizers["text"] = found

@@ -37,6 +37,7 @@ class Tasks(nn.Module):
         )
         sampling: dict[str, Sampling] = field(default_factory=dict)  # by part
         cap: float = 30.0  # steps for each of the first part's, for parts whose length nothing else decides
+        places: dict[str, float] = field(default_factory=dict)  # by part: how far apart its steps stand (LM.Config); none: all in a row
 
         def build(self, streams: dict[str, Stream]) -> "Tasks":
             return Tasks(self, streams)
@@ -47,8 +48,9 @@ class Tasks(nn.Module):
             raise SlmError("a model of tasks needs at least one")
         self.config, self.names = config, list(config.tasks)
         every = {part.name: part for parts in config.tasks.values() for part in parts}
+        places = {TAG.name: 1.0} | {name: config.places[name] for name in every if name in config.places} if config.places else {}
         self.lm = LM(
-            LM.Config([TAG, *every.values()], config.backbone, sampling=config.sampling, cap=config.cap),
+            LM.Config([TAG, *every.values()], config.backbone, sampling=config.sampling, cap=config.cap, places=places),
             streams | {"task": Stream(len(self.names))},
         )
 

@@ -71,12 +71,9 @@ def counted(bigram: Bigram, rows: list[Tensor]) -> Figure:
 
 def edits(a: Tensor, b: Tensor) -> int:
     """Insertions, deletions and substitutions from one row to the other (Levenshtein, 1965)."""
-    costs = list(range(len(b) + 1))
-    for i, x in enumerate(a.tolist(), 1):
-        last, costs = costs, [i]
-        for j, y in enumerate(b.tolist(), 1):
-            costs.append(min(last[j - 1] + (x != y), last[j] + 1, costs[j - 1] + 1))
-    return costs[-1]
+    from rapidfuzz.distance import Levenshtein
+
+    return Levenshtein.distance(a.tolist(), b.tolist())
 
 
 def unit_errors(pairs: list[tuple[Tensor, Tensor]]) -> Figure:

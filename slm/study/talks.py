@@ -9,18 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from slm.data.spoken import Spoken, told
 from slm.data.talks import Talk, Talks, read
 from slm.stage.tasks import Tasks
 from slm.study.figures import Figure, mean, ratio
-from slm.study.heldout import following
+from slm.study.heldout import Item, following
 from slm.study.spoken import Bigram, counted, edits
 
 CHOICES = 4
 
 
 def measure(folder: Path, seed: int, data: Talks, asked: int = 105) -> dict[str, Figure]:
-    """folder: a run with the stage omni -> figures, an item a dialogue in a held-out voice (`asked` of them)."""
+    """folder: a run with the stage omni -> figures, an item a dialogue in a held-out voice (`asked` of them).
+
+    None of the task `on` if it learned from other speech than the dialogues: see `alone`.
+    """
     from slm.model import load
 
     model = load(folder)
@@ -33,15 +38,33 @@ def measure(folder: Path, seed: int, data: Talks, asked: int = 105) -> dict[str,
         "hear: nats, another's speech": cost(stage, "hear", mixed(talks, others, "asked")),
         "say: nats": cost(stage, "say", talks),
         "say: nats, another's text": cost(stage, "say", mixed(talks, others, "asked_text")),
-        "on: nats": cost(stage, "on", talks),
-        "on: nats, bigram": counted(
-            Bigram([talk["asked"] for talk in known], stage.lm.streams["asked"].card, 1), [t["asked"] for t in talks]
-        ),
         "reply: right one of four": chosen(stage, talks, seed),
         "reply: by chance": mean(np.full(len(talks), 1 / CHOICES)),
     }
+    if stage.config.tasks["on"][0].name == "asked":
+        found |= gone_on(stage, *([talk["asked"] for talk in some] for some in (talks, known)))
     found |= heard(stage, talks, others)
-    return found | answered(stage, talks, others)
+    return found | answered(stage, talks, others, talks + known)
+
+
+def alone(folder: Path, items: list[Item], speech: Spoken) -> dict[str, Figure]:
+    """folder: a run whose task `on` learned from `speech` -> its figures on the beginning of each item, as long as what it learned from."""
+    from slm.model import load
+
+    model = load(folder)
+    units = model.tokenizers["semantic"]
+    longest = int(speech.seconds * units.rate)
+    with torch.inference_mode():
+        said = [told(units.encode(item.audio[None, :, :longest])[0], True) for item in items]
+    learned = [told(clip["semantic"], True) for corpus in speech.folders for clip in speech.read(Path(corpus), model.tokenizers)]
+    return gone_on(model.stages["omni"], said, learned)
+
+
+def gone_on(stage: Tasks, said: list[Tensor], learned: list[Tensor]) -> dict[str, Figure]:
+    """Nats a unit of the rows `said` [U], and of pairs counted in the rows `learned`."""
+    name = stage.config.tasks["on"][0].name
+    pairs = Bigram(learned, stage.lm.streams[name].card, 1)
+    return {"on: nats": cost(stage, "on", [{name: row} for row in said]), "on: nats, bigram": counted(pairs, said)}
 
 
 def different(talks: list[Talk], i: int) -> int:
@@ -92,12 +115,27 @@ def heard(stage: Tasks, talks: list[Talk], others: list[int]) -> dict[str, Figur
     return found
 
 
-def answered(stage: Tasks, talks: list[Talk], others: list[int]) -> dict[str, Figure]:
-    """How often the text of the answer is right to the letter, where there is one on the way."""
-    if "replied_text" not in [part.name for part in stage.config.tasks["reply"]]:
-        return {}
+def answered(stage: Tasks, talks: list[Talk], others: list[int], every: list[Talk]) -> dict[str, Figure]:
+    """How often an answer is right: its text to the letter, where there is one on the way, and its units if they are nearest to it.
+
+    Nearest of all replies of `every` dialogue, in any of their voices, by edits a unit: units tell no voice, and none is asked for.
+    """
+    replies = [(talk["replied_text"], talk["replied"]) for talk in every]
     found = {}
-    for name, rows in (("reply: answers right", talks), ("reply: answers right, another's question", mixed(talks, others, "asked"))):
-        said = stage.run({"asked": [talk["asked"] for talk in rows]}, list(range(len(rows))), "reply")["replied_text"]
-        found[name] = mean(np.array([float(torch.equal(talk["replied_text"], text)) for talk, text in zip(talks, said)]))
+    for about, rows in (("", talks), (", another's question", mixed(talks, others, "asked"))):
+        said = stage.run({"asked": [talk["asked"] for talk in rows]}, list(range(len(rows))), "reply")
+        nearest = [min(replies, key=lambda reply, units=units: share(reply[1], units))[0] for units in said["replied"]]
+        found[f"reply: spoken right{about}"] = right(nearest, talks)
+        if "replied_text" in [part.name for part in stage.config.tasks["reply"]]:
+            found[f"reply: answers right{about}"] = right(said["replied_text"], talks)
     return found
+
+
+def share(a: Tensor, b: Tensor) -> float:
+    """Edits from one row to the other over the length of the longer."""
+    return edits(a, b) / max(len(a), len(b), 1)
+
+
+def right(texts: list[Tensor], talks: list[Talk]) -> Figure:
+    """The share of texts [L] that are the dialogue's own reply to the letter."""
+    return mean(np.array([float(torch.equal(talk["replied_text"], text)) for talk, text in zip(talks, texts)]))

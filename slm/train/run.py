@@ -48,12 +48,13 @@ def _made(made: Any) -> Any:
 
 
 def streams(built: dict[str, Any], card: int = 64) -> dict[str, Stream]:
-    """What stages must know of each stream: the tokenizers', durations below `card` frames, the codec's first level as `semantic`."""
+    """What stages must know of each stream: the tokenizers', durations below `card` frames, and the codec's first level as `semantic`
+    where no tokenizer has that name."""
     known = {"duration": Stream(card)}
     for name, tokenizer in built.items():
         books = getattr(tokenizer, "codebooks", None)
         known[name] = Stream(tokenizer.card, tokenizer.n_q, None if books is None else books.embed)
-        if books is not None:
+        if books is not None and "semantic" not in built:
             known["semantic"] = Stream(tokenizer.card)
     return known
 

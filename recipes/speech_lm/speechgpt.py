@@ -1,0 +1,75 @@
+"""SpeechGPT (Zhang et al., 2023): units are words of a text model, learned in three lessons, and an answer is written before it is spoken.
+
+    slm train recipes/represent/phonetic.py --out runs/phonetic        # units, in the place of mHuBERT's thousand
+    slm train recipes/speech_lm/textlm.py --out runs/llm               # in LLaMA's place; Llama itself fits too (grown.py)
+    slm render dialogues data/dialogues --count 945
+    slm train recipes/speech_lm/speechgpt.py --out runs/speechgpt
+    slm study recipes/study/speechgpt.py
+
+The lessons: speech of the corpora alone, the paper's modality adaptation; rendered speech beside its text, heard and said, its cross-modal
+instructions; and chain of modality, where an answer to spoken words is their text, the answer's text, and the answer's units, one after
+the other. Here they are one run over data that changes, and the third keeps a share of the others, where the paper learns a LoRA on top.
+A tag in front of a row, and markers that no model can leave out, are in the place of the paper's phrases, "[Human]: … <eoh>".
+What is said as units is heard by a vocoder of them, recipe(units, pitch=False) of recipes/vocoder/units.py, as runs/speechgpt/vocoder.
+Units are drawn at a temperature of 0.3 and not of 0.7. The paper reports ratings by people and GPT-4 alone.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from slm.data.lessons import Lessons
+from slm.data.mixture import Mixture
+from slm.data.splits import HELD_OUT
+from slm.data.spoken import MadeUpSpoken, Spoken
+from slm.recipe import Recipe, load, main
+from slm.stream.part import Part
+from slm.stream.sample import Sampling
+from slm_tokenizers.codec import tiny
+
+omni = load(Path(__file__).parent / "omni.py")
+grown = load(Path(__file__).parent / "grown.py")
+
+STEPS = (300, 500, 700)  # of each lesson
+ALONE, BESIDE = ("on",), ("on", "hear", "say")
+SPEECH = Spoken(("semantic",), seconds=8, batch=8, folders=("data/train", "data/synthetic"), held_out=HELD_OUT, collapsed=("semantic",))
+CHAIN = [omni.given("asked"), omni.said("asked_text"), omni.said("replied_text"), omni.said("replied")]
+
+
+def recipe(llm: str | None = "runs/llm", units: str = "runs/phonetic/units", steps: tuple[int, int, int] = STEPS) -> Recipe:
+    """llm: None for random weights."""
+    return taught(grown.recipe(llm, units) if llm else omni.recipe(units=units), steps)
+
+
+def taught(r: Recipe, steps: tuple[int, int, int]) -> Recipe:
+    """The recipe of omni.py as three lessons, of which any but the last may have no steps, and speech alone from the corpora."""
+    r.stages["omni"].tasks |= {"on": [Part("semantic", end=True)], "reply": list(CHAIN)}
+    r.stages["omni"].sampling |= {name: Sampling(temperature=0.3) for name in ("semantic", "asked", "replied")}
+    r.stages["omni"].places |= {"semantic": omni.PLACES["asked"]}
+    every = r.data["omni"]
+    every.of["on"] = replace(SPEECH)
+    first = [(count, only(every, tasks)) for count, tasks in zip(steps, (ALONE, BESIDE)) if count]
+    r.data["omni"] = Lessons(first, Mixture(every.of, {"reply": 3.0}, every.seed))
+    r.train["omni"].steps = sum(steps)
+    return r
+
+
+def only(data: Mixture, tasks: tuple[str, ...]) -> Mixture:
+    return Mixture(data.of, {name: float(name in tasks) for name in data.of}, data.seed)
+
+
+def small() -> Recipe:
+    return shrunk((1, 1, 1))
+
+
+def shrunk(steps: tuple[int, int, int]) -> Recipe:
+    r = taught(omni.small(), steps)
+    r.tokenizers["semantic"] = tiny(1)
+    of = r.data["omni"].then.of
+    of["on"] = MadeUpSpoken(of["on"])
+    for task in BESIDE[1:] + ("reply",):
+        of[task].of.codec = "semantic"
+    return r
+
+
+if __name__ == "__main__":
+    main(__file__)
