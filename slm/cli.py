@@ -117,6 +117,38 @@ def speak(
         typer.echo(f"{output}: {speech.seconds:.2f} s, {speech.rate} Hz, ended by {speech.stop_reason}, real-time factor {speech.rtf:.2f}")
 
 
+@app.command()
+def reply(
+    question: Annotated[Path, typer.Argument(help="What is asked, half a minute at most: wav, flac, ogg, opus or mp3.")],
+    model: Annotated[str, typer.Option(help="A folder that training a model of several tasks wrote.")],
+    voice: Annotated[Optional[Path], typer.Option(help="Who answers, where the model takes a voice. Default: who asked.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same answer.")] = 0,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write: .wav, .flac or .ogg.")] = Path("answer.wav"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON about what was written.")] = False,
+) -> None:
+    """Answer a spoken question in speech.
+
+    \b
+      slm train recipes/speech_lm/omni.py --out runs/omni
+      slm reply question.wav --model runs/omni -o answer.wav
+    """
+    from slm.codes import check_output
+    from slm.data.audio import FORMATS
+    from slm.reply import reply as answer
+    from slm.speak import load
+
+    check_output(output, tuple(FORMATS))
+    found = answer(load(model), question, voice, seed)
+    found.speech.save(output)
+    if as_json:
+        facts = {"path": str(output), "seconds": round(found.speech.seconds, 3), "stop_reason": found.speech.stop_reason, "seed": seed}
+        typer.echo(json.dumps(facts | found.texts))
+        return
+    for part, text in found.texts.items():
+        typer.echo(f"{part.replace('_', ' ')}: {text}")
+    typer.echo(f"{output}: {found.speech.seconds:.2f} s, ended by {found.speech.stop_reason}")
+
+
 def _written() -> Iterator[str]:
     """Standard input as it is written, bit by bit. SlmError if it is not UTF-8."""
     import codecs

@@ -33,6 +33,7 @@ from slm.stage.interleaved import Interleaved
 from slm.stage.lm import LM
 from slm.stage.tasks import Tasks
 from slm.stream.sample import settings
+from slm_tokenizers.semantic.runs import collapse
 
 LONGEST = 12.0  # seconds of a voice that a model goes on from
 READINGS = 8  # of a text, of which the best is kept
@@ -208,7 +209,8 @@ class Asked:
     def __init__(self, model: Model) -> None:
         self.codec, self.text = model.tokenizers[model.recipe.speaks], model.tokenizers["text"]
         self.tasks = next(stage for stage in model.stages.values() if isinstance(stage, Tasks) and "say" in stage.names)
-        self.vocoder = vocoder_of(model) if "semantic" in model.tokenizers else None
+        self.units = model.tokenizers.get("semantic", self.codec)
+        self.vocoder = None if self.units is self.codec else vocoder_of(model)
         self.voiced = self.vocoder is not None and self.vocoder.ear is not None
         self.settings = {"sampling": settings(self.tasks.lm.config.sampling)}
 
@@ -222,10 +224,18 @@ class Asked:
     def say(self, text: str, prompt: Prompt, seed: int) -> Said:
         given, said = self.tasks.parts("say")[-2:]
         done = self.tasks.run({given.name: [self.text.encode(text)]}, [seed], "say")
-        units, stop = done[said.name][0], done["stop"][0]
+        return self.sound(done[said.name][0], prompt), done["stop"][0]
+
+    def heard(self, audio: Tensor, rate: int) -> Tensor:
+        """audio [C,N] -> units [U] as the model hears them, none twice in a row"""
+        with torch.no_grad():
+            return collapse(self.units.encode(heard_at(self.units.rate, audio, rate)[None])[0, 0])[0]
+
+    def sound(self, units: Tensor, prompt: Prompt) -> Tensor:
+        """units [U] -> audio [N], none of none"""
         if self.vocoder is None or not len(units):
-            return sound(self.codec, units), stop
-        return self.vocoder.sound(units, prompt.voice, collapsed=True)[0], stop
+            return sound(self.codec, units)
+        return self.vocoder.sound(units, prompt.voice, collapsed=True)[0]
 
 
 def vocoder_of(model: Model) -> Any:

@@ -263,3 +263,27 @@ def test_a_continuation_that_is_too_short_has_no_voice_and_is_counted(monkeypatc
     said[:] = [(units, codes[:, :155]) for units, codes in said]
     with pytest.raises(SlmError, match="none was gone on from"):
         audiolm.continuations({}, {"acoustic": Codec(), "units": Units()}, clips, items, 0, 40)
+
+
+def test_a_chain_of_modality_is_read_back_from_its_ids_alone():
+    """Transcript, answer, spoken answer: markers and ends are enough to take a row apart, whatever is empty or repeated in it."""
+    from slm.stage.tasks import TAG
+    from slm.stream.part import merge
+
+    chain = recipe.load(ROOT / "recipes" / "speech_lm" / "speechgpt.py").CHAIN
+    stage = Tasks.Config({"reply": chain}, Transformer.Config(16, 1, 2)).build({"semantic": Stream(9), "text": Stream(7)})
+    vocabulary = stage.lm.vocabulary
+    batch = {part.name: [torch.tensor(ids, dtype=torch.long) for ids in ([], [3, 3, 3], [0, 6, 1, 2])] for part in chain}
+    merged = merge([TAG, *chain], batch | {"task": stage.tagged("reply", 3)}, vocabulary)
+    for i in range(3):
+        told: list[tuple[str, list[int]]] = []
+        for id in merged.ids[i, :, 0][merged.ids[i, :, 0] >= 0].tolist():
+            name = vocabulary.name_of(id)
+            if name == "<eos>":
+                continue
+            if name.startswith("<"):
+                told.append((name, []))
+            else:
+                told[-1][1].append(int(vocabulary.to_local(name, torch.tensor([id]))))
+        assert [ids for _, ids in told] == [[0], *(batch[part.name][i].tolist() for part in chain)]
+        assert [name for name, _ in told] == [f"<{part.of}>" for part in (TAG, *chain)]

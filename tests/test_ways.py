@@ -158,6 +158,7 @@ def test_units_are_heard_by_the_vocoder_beside_them(trained, tone_voice, tmp_pat
 
     from slm.condition.voice import Voice
     from slm.model import pack
+    from slm.reply import reply
     from slm_vocoders import save
     from slm_vocoders.codes import CodeHiFiGAN
     from slm_vocoders.contour import Contour
@@ -183,7 +184,37 @@ def test_units_are_heard_by_the_vocoder_beside_them(trained, tone_voice, tmp_pat
     units, prompt = torch.tensor([3, 1, 4]), speaker.voice(tone_voice)
     pack(folder, tmp_path / "packed")
     assert torch.equal(load(tmp_path / "packed").speak("Hello there.", voice=tone_voice, seed=1).audio, first.audio)
+    answer = reply(speaker, tone_voice, seed=1)
+    assert list(answer.texts) == ["asked_text", "replied_text"] and answer.speech.seconds > 0.02
     made = speaker.way.vocoder.sound(units, prompt.voice, collapsed=True)
     assert made.shape[-1] == int(speaker.way.vocoder.lasting(units).sum()) * 320
     with pytest.raises(SlmError, match="has no voice of its own"):
         speaker.speak("Hello there.", seed=1)
+
+
+def test_a_spoken_question_gets_a_spoken_answer_and_the_seed_decides(trained, tone_voice, tmp_path):
+    from typer.testing import CliRunner
+
+    from slm.cli import app
+    from slm.data import audio
+    from slm.reply import reply
+
+    speaker = load(trained("speech_lm/omni"))
+    first, again, other = (reply(speaker, tone_voice, seed=seed) for seed in (1, 1, 2))
+    assert list(first.texts) == ["replied_text"] and first.texts == again.texts
+    assert first.speech.seconds > 0.02 and torch.equal(first.speech.audio, again.speech.audio)
+    assert not torch.equal(first.speech.audio, other.speech.audio)
+    units = speaker.way.heard(*audio.read(Path(tone_voice)))
+    assert (units[1:] != units[:-1]).all(), "a model of collapsed units hears none twice in a row"
+    with pytest.raises(SlmError, match="answers no questions"):
+        reply(load(trained("zero_shot/valle")), tone_voice)
+    long = tmp_path / "long.wav"
+    audio.write(long, torch.randn(31 * 16000) * 0.1, 16000)
+    for wrong, said in ((long, "a question may last 30 s"), (tmp_path / "none.wav", "none.wav")):
+        with pytest.raises(SlmError, match=said):
+            reply(speaker, wrong)
+    ran = CliRunner().invoke(
+        app, ["reply", str(tone_voice), "--model", str(speaker.model.folder), "--seed", "1", "-o", str(tmp_path / "a.wav")]
+    )
+    assert ran.exit_code == 0 and "replied text:" in ran.output
+    assert (tmp_path / "a.wav").stat().st_size > 1000

@@ -3,9 +3,8 @@
     slm train recipes/represent/phonetic.py --out runs/phonetic      # runs/phonetic/units, a tokenizer; a minute
 
 The network is the aligner that `slm align` leaves beside the corpora: three convolutions, and 100 clusters of what they tell phones
-from. CosyVoice has a recogniser's encoder and a quantiser inside it. Where HuBERT finds out by long training what is said, these are
-told it; how much of the words and of the voice they keep was not measured, but for what a model says that is told them
-(recipes/study/makeavoice.py).
+from. CosyVoice has a recogniser's encoder and a quantiser inside it. Where HuBERT finds out by long training what is said, these are told
+it. What they keep of words and voice is in recipes/study/phonetic.py; models that say them are speech_lm/speechgpt.py and makeavoice.py.
 """
 
 from slm.data.madeup import MadeUpSounds

@@ -5,12 +5,14 @@
     slm render dialogues data/dialogues --count 945
     slm train recipes/speech_lm/speechgpt.py --out runs/speechgpt
     slm study recipes/study/speechgpt.py
+    slm train recipes/vocoder/units.py --out runs/units_vocoder --set tokenizers.units=runs/phonetic/units \
+        --set stages.vocoder.generator.vocoder.pitch=None && cp -r runs/units_vocoder/vocoder runs/speechgpt/
+    slm speak "what is six plus six" --voice me.wav --model runs/speechgpt
 
 The lessons: speech of the corpora alone, the paper's modality adaptation; rendered speech beside its text, heard and said, its cross-modal
 instructions; and chain of modality, where an answer to spoken words is their text, the answer's text, and the answer's units, one after
 the other. Here they are one run over data that changes, and the third keeps a share of the others, where the paper learns a LoRA on top.
 A tag in front of a row, and markers that no model can leave out, are in the place of the paper's phrases, "[Human]: … <eoh>".
-What is said as units is heard by a vocoder of them, recipe(units, pitch=False) of recipes/vocoder/units.py, as runs/speechgpt/vocoder.
 Units are drawn at a temperature of 0.3 and not of 0.7. The paper reports ratings by people and GPT-4 alone.
 """
 
