@@ -161,6 +161,10 @@ def test_a_mixture_draws_every_task_by_its_share_and_the_same_each_time():
     assert [int(mixed.at(step)["task"][0]) for step in range(50)] == [int(batch["task"][0]) for batch in drawn[:50]]
     with pytest.raises(SlmError, match="shares of c"):
         Mixture({"a": Constant("a")}, {"c": 1.0}).build({})
+    with pytest.raises(SlmError, match="none of them has a share"):
+        Mixture({"a": Constant("a")}, {"a": 0.0}).build({})
+    only = Mixture({"a": None, "b": Constant("b")}, {"a": 0.0}).build({})  # what has no share is not built
+    assert all(int(only.at(step)["task"][0]) == 1 for step in range(20))
 
 
 def test_dialogues_have_one_answer_each_and_rounds_hold_all_of_them():

@@ -13,7 +13,8 @@ from slm.errors import SlmError
 
 @dataclass
 class Mixture:
-    """Config: data by task, in the order in which the model numbers its tasks; `shares` of the batches, all alike if not given."""
+    """Config: data by task, in the order in which the model numbers its tasks; `shares` of the batches, all alike if not given; what has
+    none is not read."""
 
     of: dict[str, Any] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
@@ -22,14 +23,16 @@ class Mixture:
     def build(self, tokenizers: dict[str, Any]) -> "Mixed":
         if not self.of or set(self.shares) - set(self.of):
             raise SlmError(f"a mixture of {', '.join(self.of) or 'nothing'} was given shares of {', '.join(self.shares) or 'nothing'}")
-        return Mixed(self, {name: data.build(tokenizers) for name, data in self.of.items()})
+        if not any(self.shares.get(name, 1.0) for name in self.of):
+            raise SlmError(f"a mixture of {', '.join(self.of)} in which none of them has a share")
+        return Mixed(self, {name: data.build(tokenizers) for name, data in self.of.items() if self.shares.get(name, 1.0)})
 
 
 class Mixed:
     """`at(step)` -> a batch of one of the data with `task` [1] a row; a function of (seed, step)."""
 
     def __init__(self, config: Mixture, data: dict[str, Any]) -> None:
-        self.config, self.data, self.names = config, data, list(data)
+        self.config, self.data, self.names = config, data, list(config.of)
         shares = np.array([config.shares.get(name, 1.0) for name in self.names])
         self.shares = shares / shares.sum()
 
