@@ -291,3 +291,26 @@ def test_a_chain_of_modality_is_read_back_from_its_ids_alone():
                 told[-1][1].append(int(vocabulary.to_local(name, torch.tensor([id]))))
         assert [ids for _, ids in told] == [[0], *(batch[part.name][i].tolist() for part in chain)]
         assert [name for name, _ in told] == [f"<{part.of}>" for part in (TAG, *chain)]
+
+
+def test_a_spoken_answer_is_right_if_no_other_reply_in_any_voice_is_nearer():
+    """The stage says the reply to the question it is given, with a slip in every second unit of the last one."""
+    from types import SimpleNamespace
+
+    from slm.study import talks as measured
+
+    voice = [{"asked": [i], "asked_text": [i], "replied": [10 * i + j for j in range(6)], "replied_text": [i, 7]} for i in range(3)]
+    talks = [{name: torch.tensor(ids) for name, ids in talk.items()} for talk in voice]
+    slower = [talk | {"replied": talk["replied"].repeat_interleave(2) + 100} for talk in talks]  # another voice says other units
+
+    def run(batch: dict, seeds: list[int], task: str) -> dict:
+        said = [slower[int(asked)]["replied"].clone() for asked in batch["asked"]]
+        said[-1][::2] += 1000
+        return {"replied": said, "replied_text": [talks[int(asked)]["replied_text"] for asked in batch["asked"]]}
+
+    stage = SimpleNamespace(run=run, config=SimpleNamespace(tasks={"reply": TASKS["reply"]}))
+    others = [measured.different(talks, i) for i in range(3)]
+    found = {name: figure.value for name, figure in measured.answered(stage, talks, others, talks + slower).items()}
+    assert found["reply: spoken right"] == found["reply: answers right"] == 1
+    assert found["reply: spoken right, another's question"] == found["reply: answers right, another's question"] == 0
+    assert measured.share(torch.tensor([1, 2]), torch.tensor([1, 2, 3, 4])) == 0.5 and measured.share(talks[0]["asked"], talks[0]["asked"]) == 0

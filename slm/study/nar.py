@@ -49,14 +49,16 @@ def measure(folder: Path, items: list[Item], seed: int, data: Continued, known: 
     return found | heard(stage, model.tokenizers["acoustic"], rows, mixed, said)
 
 
-def chosen(data: Continued, tokenizers: dict[str, Any], texts: dict[str, str], count: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """Recordings of LONGEST frames at most whose speaker has another, the prompt, evenly drawn over all -> rows, and their texts."""
+def chosen(
+    data: Continued, tokenizers: dict[str, Any], texts: dict[str, str], count: int, shortest: int = SHORTEST
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """`count` recordings, a few of each speaker, of LONGEST frames at most and with another for a prompt -> rows, and their texts."""
     rows, said = [], []
     built = data.build(tokenizers)
     for own in built.others.values():
-        fit = [u for u in own if u.id in texts and SHORTEST <= u.codes.shape[1] <= LONGEST]
+        fit = [u for u in own if u.id in texts and shortest <= u.codes.shape[1] <= LONGEST]
         for u in fit[: 1 + count // len(built.others)]:
-            prompts = [other for other in own if other is not u and other.codes.shape[1] >= SHORTEST]
+            prompts = [other for other in own if other is not u and other.codes.shape[1] >= shortest]
             if prompts:
                 rows.append({"speaker": u.speaker, "prompt": within(built.told(prompts[-1]), 0, PROMPT), "target": built.told(u)})
                 said.append(texts[u.id])
