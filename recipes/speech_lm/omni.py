@@ -7,7 +7,7 @@
 Four tasks by tag over one vocabulary of bytes and of the bundled codec's first level, which was taught what is said: speech to text, text
 to speech, speech that goes on, and a spoken answer to a spoken question by way of its text. Nothing of GPT-4o's inside is published;
 SpeechGPT (Zhang et al., 2023) trains a LLaMA on such streams, AudioPaLM (Rubenstein et al., 2023) a PaLM 2. With Mamba-2:
---set "stages.omni.backbone=Mamba2.Config(dim=192, depth=6)" --set "stages.omni.places={}"
+--set "stages.omni.backbone=Mamba2.Config(dim=192, depth=6)"
 """
 
 from slm.backbone.transformer import Transformer
@@ -38,7 +38,6 @@ TASKS = {
     "on": [said("asked")],
     "reply": [given("asked"), said("replied_text"), said("replied")],
 }
-PLACES = {"asked_text": 1.0, "replied_text": 1.0, "asked": 0.4, "replied": 0.4}  # a unit lasts as long as 0.4 letters, about
 
 
 def recipe(dim: int = 192, depth: int = 4, heads: int = 4, codec: str = "default", units: str | None = None) -> Recipe:
@@ -47,7 +46,7 @@ def recipe(dim: int = 192, depth: int = 4, heads: int = 4, codec: str = "default
     talks = {task: Talks(held_out=HELD_OUT, swap=task != "reply", codec="semantic" if units else "acoustic") for task in TASKS}
     return Recipe(
         tokenizers={"text": Bytes.Config(), "acoustic": codec} | ({"semantic": units} if units else {}),
-        stages={"omni": Tasks.Config(dict(TASKS), Transformer.Config(dim, depth, heads, dropout=0.2), text, places=dict(PLACES))},
+        stages={"omni": Tasks.Config(dict(TASKS), Transformer.Config(dim, depth, heads, dropout=0.2), text)},
         data={"omni": Mixture(talks)},
         train={"omni": Train(steps=800, lr=1e-3, warmup=50, ema=0.99)},
     )

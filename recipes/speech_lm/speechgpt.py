@@ -19,6 +19,7 @@ Units are drawn at a temperature of 0.3 and not of 0.7. The paper reports rating
 from dataclasses import replace
 from pathlib import Path
 
+from slm.backbone.transformer import Transformer
 from slm.data.lessons import Lessons
 from slm.data.mixture import Mixture
 from slm.data.splits import HELD_OUT
@@ -31,6 +32,7 @@ from slm_tokenizers.codec import tiny
 omni = load(Path(__file__).parent / "omni.py")
 grown = load(Path(__file__).parent / "grown.py")
 
+PLACES = {"asked_text": 1.0, "replied_text": 1.0, "asked": 0.4, "replied": 0.4, "semantic": 0.4}  # a unit lasts 0.4 letters, about
 STEPS = (300, 500, 700)  # of each lesson
 ALONE, BESIDE = ("on",), ("on", "hear", "say")
 SPEECH = Spoken(("semantic",), seconds=8, batch=8, folders=("data/train", "data/synthetic"), held_out=HELD_OUT, collapsed=("semantic",))
@@ -46,7 +48,8 @@ def taught(r: Recipe, steps: tuple[int, int, int]) -> Recipe:
     """The recipe of omni.py as three lessons, of which any but the last may have no steps, and speech alone from the corpora."""
     r.stages["omni"].tasks |= {"on": [Part("semantic", end=True)], "reply": list(CHAIN)}
     r.stages["omni"].sampling |= {name: Sampling(temperature=0.3) for name in ("semantic", "asked", "replied")}
-    r.stages["omni"].places |= {"semantic": omni.PLACES["asked"]}
+    if isinstance(r.stages["omni"].backbone, Transformer.Config):
+        r.stages["omni"].places = dict(PLACES)
     every = r.data["omni"]
     every.of["on"] = replace(SPEECH)
     first = [(count, only(every, tasks)) for count, tasks in zip(steps, (ALONE, BESIDE)) if count]

@@ -1,11 +1,10 @@
 """Text and speech in one model: does each direction work in voices it has not heard, on either backbone, and does text help an answer?
 
-    slm align data/train && slm train recipes/represent/phonetic.py --out runs/phonetic
     slm render dialogues data/dialogues --count 945
     slm study recipes/study/omni.py
 
-The recipe of recipes/speech_lm/omni.py on units that were taught phones. 105 questions and answers in nine of flite's voices, of which two
-are held out; "direct" answers in speech at once, the others by way of the answer's text (SpeechGPT's chain of modality).
+The recipe of recipes/speech_lm/omni.py, 105 questions and answers in nine of flite's voices, of which two are held out; "direct" answers
+in speech at once, the others by way of the answer's text (SpeechGPT's chain of modality).
 """
 
 from functools import partial
@@ -27,7 +26,6 @@ PAIRS = [
     ("a question gets its own answer", "reply: answers right", "reply: answers right, another's question", False),
     ("the right reply is the likeliest of four", "reply: right one of four", "reply: by chance", False),
 ]
-UNITS = "runs/phonetic/units"
 BACKBONES = ("Transformer", "Mamba-2")
 CLAIMS = [Claim(f"{name}: {says}", (name, one), (name, other), lower) for name in BACKBONES for says, one, other, lower in PAIRS]
 CLAIMS.append(
@@ -40,7 +38,7 @@ CLAIMS.append(
 
 
 def variant(name: str, seed: int, out: Path) -> Recipe:
-    r = changed(omni.recipe(units=UNITS), name, Mamba2.Config(192, 6, headdim=32, d_state=32))
+    r = changed(omni.recipe(), name, Mamba2.Config(192, 6, headdim=32, d_state=32))
     r.data["omni"].seed = seed
     for talks in r.data["omni"].of.values():
         talks.seed = seed
@@ -51,14 +49,14 @@ def variant(name: str, seed: int, out: Path) -> Recipe:
 def changed(r: Recipe, name: str, mamba: Mamba2.Config) -> Recipe:
     stage = r.stages["omni"]
     if name == "Mamba-2":
-        stage.backbone, stage.places = mamba, {}  # it knows of no places but the order
+        stage.backbone = mamba
     if name == "direct":
         stage.tasks["reply"] = [part for part in stage.tasks["reply"] if part.name != "replied_text"]
     return r
 
 
 def heard(folder: Path, items: list, seed: int) -> dict:
-    return measure(folder, seed, omni.recipe(units=UNITS).data["omni"].of["reply"])
+    return measure(folder, seed, omni.recipe().data["omni"].of["reply"])
 
 
 def study() -> Study:
