@@ -17,8 +17,8 @@ seed; one that does not hold is a result too. `slm systems` says which study spe
 
 Where a study is about codes of the bundled codec, they were those of [spectral.py](../codec/spectral.py) with [its refined
 decoder](../codec/refined.py), which was bundled then; now it is a codec of mels. Run again, such a study gives other figures. Hard
-sentences, the best of eight readings and a voice that is changed are of the codec bundled now. The latent sequence of HAM-TTS is of that
-before, and of 500 updates without the short rows first that [hamtts.py](hamtts.py) has now.
+sentences, VALL-E's second stage, the latent sequence of HAM-TTS, the best of eight readings and a voice that is changed are of the codec
+bundled now.
 """
 
 
