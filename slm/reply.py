@@ -1,6 +1,6 @@
 """A spoken question in, a spoken answer out: the task `reply` of a model that hears and speaks (recipes/speech_lm/omni.py, speechgpt.py).
 
-    answer = slm.reply.reply(slm.load("runs/speechgpt"), "question.wav")
+    answer = reply(slm.load("runs/speechgpt"), "question.wav")
     answer.texts, answer.speech.save("answer.wav")
 
 N samples   U units
