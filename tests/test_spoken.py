@@ -119,7 +119,7 @@ def test_the_tag_decides_what_is_said_and_batches_of_two_tasks_are_refused(tasks
     batch = rows("on", tasks)
     heard = tasks.loss(batch)["on.asked"]
     other = tasks.lm.about([tasks.parts("on")[0], *TASKS["on"]]).loss(batch | {"task": tasks.tagged("reply", 3)})["asked"]
-    assert abs(float(heard) - float(other)) > 1e-4, "another tag, another likelihood"
+    assert abs(heard.item() - other.item()) > 1e-4, "another tag, another likelihood"
     with pytest.raises(SlmError, match="one task"):
         tasks.loss(batch | {"task": tasks.tagged("on", 2) + tasks.tagged("reply", 1)})
     with pytest.raises(SlmError, match="no task 'sing'"):
