@@ -6,7 +6,7 @@ A recipe is a Python file with `recipe()` and `small()`; it is loaded by its pat
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,6 +38,10 @@ class Recipe:
         if name is not None and name not in self.stages:
             raise SlmError(f"the recipe has no stage {name!r}; it has {', '.join(self.stages)}")
         return name or next(iter(self.stages))
+
+    def alone(self, name: str) -> Recipe:
+        """The recipe with that stage, its data and its training alone."""
+        return replace(self, **{what: {name: getattr(self, what)[name]} for what in ("stages", "data", "train")})
 
 
 def load(path: str | Path, promised: tuple[str, ...] = ("recipe", "small")) -> ModuleType:

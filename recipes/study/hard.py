@@ -62,7 +62,7 @@ def lessons(data: Continued, steps: int, rows: Callable[[Continued], Any]) -> Le
 
 def first(r: Recipe, seed: int) -> Recipe:
     """The recipe with its first stage alone."""
-    r.stages, r.data, r.train = ({"ar": entries["ar"]} for entries in (r.stages, r.data, r.train))
+    r = r.alone("ar")
     r.stages["ar"].backbone.dropout, r.data["ar"].of.seed = 0.0, seed
     return r
 

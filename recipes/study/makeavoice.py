@@ -28,17 +28,11 @@ CLAIMS = [Claim(says, (M, one), (M, other), lower) for says, one, other, lower i
 
 
 def variant(seed: int, out: Path) -> Recipe:
-    r = second(makeavoice.recipe(192, 4, 4, units="runs/phonetic/units", levels=2))
+    r = makeavoice.recipe(192, 4, 4, units="runs/phonetic/units", levels=2).alone("codes")
     r.stages["codes"].backbone.dropout = 0.0
     data = r.data["codes"]
     data.seconds, data.batch, data.seed = 5, 8, seed
     r.train["codes"] = Train(steps=500, lr=1e-3, warmup=50, ema=0.99, seed=seed)
-    return r
-
-
-def second(r: Recipe) -> Recipe:
-    """The recipe with its second stage alone."""
-    r.stages, r.data, r.train = ({"codes": entries["codes"]} for entries in (r.stages, r.data, r.train))
     return r
 
 
@@ -47,4 +41,4 @@ def study() -> Study:
 
 
 def small() -> Study:
-    return Study("A voice that is changed, small", {M: lambda seed, out: second(makeavoice.small())}, measure, CLAIMS)
+    return Study("A voice that is changed, small", {M: lambda seed, out: makeavoice.small().alone("codes")}, measure, CLAIMS)

@@ -38,15 +38,9 @@ def rows(seed: int = 0) -> Continued:
 
 
 def variant(seed: int, out: Path, steps: int = 2000) -> Recipe:
-    r = second(valle.recipe(dim=192, depth=4, heads=3))
+    r = valle.recipe(dim=192, depth=4, heads=3).alone("nar")
     r.stages["nar"].backbone.dropout = 0.0
     r.data["nar"], r.train["nar"] = rows(seed), Train(steps=steps, lr=1.5e-3, warmup=50, ema=0.99, seed=seed)
-    return r
-
-
-def second(r: Recipe) -> Recipe:
-    """The recipe with its second stage alone."""
-    r.stages, r.data, r.train = ({"nar": entries["nar"]} for entries in (r.stages, r.data, r.train))
     return r
 
 
@@ -61,6 +55,6 @@ def small() -> Study:
 
 
 def shrunk(seed: int, out: Path) -> Recipe:
-    r = second(valle.small())
+    r = valle.small().alone("nar")
     r.data["nar"].of.seed = seed
     return r

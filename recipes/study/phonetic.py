@@ -17,7 +17,6 @@ from slm.study.unitvocoder import measure
 from slm_tokenizers.codec import tiny
 
 unitvocoder = load(Path(__file__).with_name("unitvocoder.py"), ("study", "small"))
-vocoder = unitvocoder.vocoder
 
 UNITS, CARD = "runs/phonetic/units", 100
 NAME = "phonetic units"
@@ -30,10 +29,7 @@ CLAIMS = [
 
 
 def variant(seed: int, out: Path) -> Recipe:
-    r = vocoder.fast(vocoder.recipe(UNITS, CARD, pitch=False), steps=800)
-    r.data["vocoder"].folders = ("data/train",)
-    r.data["vocoder"].seed = r.train["vocoder"].seed = seed
-    return r
+    return unitvocoder.quick(unitvocoder.vocoder.recipe(UNITS, CARD, pitch=False), seed)
 
 
 def study() -> Study:

@@ -14,8 +14,8 @@ from torch import Tensor
 from slm.data.pseudo import Translated, held
 from slm.data.talks import Talk
 from slm.stage.tasks import Tasks
-from slm.study.figures import Figure, mean, ratio
-from slm.study.spoken import edits
+from slm.study.figures import Figure, mean
+from slm.study.spoken import edits, unit_errors
 from slm.study.talks import cost, different, mixed
 
 GIVEN = {"asr": "asked", "mt": "asked_text", "ast": "asked", "asr_ast": "asked", "s2st": "asked", "asr_ast_s2st": "asked"}
@@ -77,4 +77,4 @@ def answers(stage: Tasks, task: str, talks: list[Talk]) -> list[Tensor]:
 
 def errors(wanted: list[Tensor], said: list[Tensor]) -> Figure:
     """Letters that are wrong, missing or too many, over those that were wanted."""
-    return ratio(np.array([edits(a, b) for a, b in zip(wanted, said)], float), np.array([len(a) for a in wanted]))
+    return unit_errors(list(zip(wanted, said)))

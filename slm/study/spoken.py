@@ -77,7 +77,7 @@ def edits(a: Tensor, b: Tensor) -> int:
 
 
 def unit_errors(pairs: list[tuple[Tensor, Tensor]]) -> Figure:
-    """Edits from what was to be said to what was heard, over units."""
+    """Edits from what was to be said to what was heard, over units; letters are counted alike."""
     return ratio(np.array([edits(a, b) for a, b in pairs], float), np.array([max(1, len(a)) for a, _ in pairs]))
 
 

@@ -16,7 +16,7 @@ from slm.data.talks import Talk, Talks, read
 from slm.stage.tasks import Tasks
 from slm.study.figures import Figure, mean, ratio
 from slm.study.heldout import Item, following
-from slm.study.spoken import Bigram, counted, edits
+from slm.study.spoken import Bigram, counted, edits, unit_errors
 
 CHOICES = 4
 
@@ -110,8 +110,7 @@ def heard(stage: Tasks, talks: list[Talk], others: list[int]) -> dict[str, Figur
     found = {}
     for name, rows in (("hear: letter errors", talks), ("hear: letter errors, another's speech", mixed(talks, others, "asked"))):
         written = stage.run({"asked": [talk["asked"] for talk in rows]}, list(range(len(rows))), "hear")["asked_text"]
-        wrong = [edits(talk["asked_text"], text) for talk, text in zip(talks, written)]
-        found[name] = ratio(np.array(wrong, float), np.array([len(talk["asked_text"]) for talk in talks]))
+        found[name] = unit_errors([(talk["asked_text"], text) for talk, text in zip(talks, written)])
     return found
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from slm.errors import SlmError
 from slm.study.figures import Figure, mean, ratio
+from slm.study.hard import capped
 from slm.study.heldout import HOP, Item, following
 from slm.study.spoken import others
 from slm.study.tortoise import evenly
@@ -112,8 +113,7 @@ def words(rows: list[Row], made: list[Tensor], transcribe: Callable[[np.ndarray]
     turned = [texts[k] for k in others([row.speaker for row in rows])]
 
     def errors(said: list[str], known: list[str]) -> Figure:
-        counted = [count_errors(text, one) for text, one in zip(known, said)]
-        return ratio(np.array([min(e.total, e.words) for e in counted], float), np.array([e.words for e in counted], float))
+        return capped([count_errors(text, one) for text, one in zip(known, said)])
 
     return {
         "word errors": errors(heard, texts),
