@@ -149,6 +149,36 @@ def reply(
     typer.echo(f"{output}: {found.speech.seconds:.2f} s, ended by {found.speech.stop_reason}")
 
 
+@app.command()
+def change(
+    speech: Annotated[Path, typer.Argument(help="What is said, twelve seconds at most: wav, flac, ogg, opus or mp3.")],
+    model: Annotated[str, typer.Option(help="A folder that training Make-A-Voice or UniAudio wrote.")],
+    voice: Annotated[Optional[Path], typer.Option(help="Whose voice it is to be. Default: its own, without noise.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same samples.")] = 0,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write: .wav, .flac or .ogg.")] = Path("changed.wav"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON about what was written.")] = False,
+) -> None:
+    """Say the same words in another voice, or without noise.
+
+    \b
+      slm train recipes/speech_lm/uniaudio.py --out runs/uniaudio
+      slm change me.wav --voice you.wav --model runs/uniaudio
+      slm change noisy.wav --model runs/uniaudio
+    """
+    from slm.change import change as changed
+    from slm.codes import check_output
+    from slm.data.audio import FORMATS
+    from slm.speak import load
+
+    check_output(output, tuple(FORMATS))
+    said = changed(load(model), speech, voice, seed)
+    said.save(output)
+    if as_json:
+        typer.echo(json.dumps({"path": str(output), "seconds": round(said.seconds, 3), "stop_reason": said.stop_reason, "seed": seed}))
+    else:
+        typer.echo(f"{output}: {said.seconds:.2f} s, ended by {said.stop_reason}")
+
+
 def _written() -> Iterator[str]:
     """Standard input as it is written, bit by bit. SlmError if it is not UTF-8."""
     import codecs

@@ -20,6 +20,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from slm.errors import SlmError
 
+LATER = {"later": True}  # metadata of a field that came to a config in use: at its default it is left out of the digest, which stays
 PACKAGES = ("slm", "slm_tokenizers", "slm_vocoders")
 # what may be written as a call after `--set path=`, and where it lives
 CALLABLE = {
@@ -31,17 +32,20 @@ CALLABLE = {
 }
 
 
-def to_dict(config: Any) -> Any:
-    """config as what JSON can hold: dataclasses become dicts with a "class", tuples become lists. `from_dict` undoes it."""
+def to_dict(config: Any, later: bool = True) -> Any:
+    """config as what JSON can hold: dataclasses become dicts with a "class", tuples become lists. `from_dict` undoes it.
+
+    later: whether fields that are LATER are told where they have their default.
+    """
     if is_dataclass(config) and not isinstance(config, type):
-        return {"class": _name(type(config))} | {name: to_dict(value) for name, value in _values(config).items()}
+        return {"class": _name(type(config))} | {name: to_dict(value, later) for name, value in _values(config, later).items()}
     if isinstance(config, dict):
         for key in config:
             if not isinstance(key, str) or key == "class":
                 raise SlmError(f"a config's dict has the key {key!r}; keys must be strings other than 'class'")
-        return {key: to_dict(value) for key, value in config.items()}
+        return {key: to_dict(value, later) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
-        return [to_dict(value) for value in config]
+        return [to_dict(value, later) for value in config]
     if config is None or isinstance(config, (bool, int, float, str)):
         return config
     raise SlmError(f"a config holds {config!r}; only dataclasses, dicts, lists, numbers, strings and None can be stored")
@@ -73,8 +77,8 @@ def change(config: Any, text: str) -> Any:
 
 
 def digest(config: Any) -> str:
-    """Twelve hex digits that name config: equal for equal configs, whatever the order of dict keys."""
-    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
+    """Twelve hex digits that name config: equal for equal configs, whatever the order of dict keys and what fields came later."""
+    text = json.dumps(to_dict(config, later=False), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -82,8 +86,9 @@ def _name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _values(config: Any) -> dict[str, Any]:
-    return {f.name: getattr(config, f.name) for f in fields(config) if f.init}
+def _values(config: Any, later: bool = True) -> dict[str, Any]:
+    told = (f for f in fields(config) if f.init and (later or not f.metadata.get("later") or getattr(config, f.name) != f.default))
+    return {f.name: getattr(config, f.name) for f in told}
 
 
 def _find(name: Any) -> type:

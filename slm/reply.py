@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from slm.data import audio as audio_files
 from slm.errors import SlmError
-from slm.speak import Speaker, Speech
+from slm.speak import Speaker, Speech, recording
 from slm.ways import Asked
 
 TASK, LONGEST = "reply", 30.0  # seconds of a question
@@ -40,11 +38,7 @@ def reply(speaker: Speaker, question: Any, voice: Any = None, seed: int = 0) -> 
     way, began = speaker.way, time.perf_counter()
     if not isinstance(way, Asked) or TASK not in way.tasks.names:
         raise SlmError(f"{speaker.model.folder} answers no questions: it has no task {TASK!r}")
-    spoken = isinstance(question, Speech)
-    name = "the given speech" if spoken else str(question)
-    audio, rate = (question.audio[None], question.rate) if spoken else audio_files.read(Path(question))
-    if audio.shape[-1] > LONGEST * rate:
-        raise SlmError(f"{name} lasts {audio.shape[-1] / rate:.0f} s; a question may last {LONGEST:g} s")
+    audio, rate, name = recording(question, longest=LONGEST)
     prompt = way.hear(audio, rate, name, "") if way.voiced and voice is None else speaker.voice(voice)
     _, asked, *said = way.tasks.parts(TASK)
     done = way.tasks.run({asked.name: [way.heard(audio, rate)]}, [seed], TASK)

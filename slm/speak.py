@@ -128,13 +128,10 @@ class Speaker:
             raise SlmError(f"{self.model.folder} hears a voice and no description; leave out --description")
         if source is None and not self.way.voiced:
             return Prompt(description=description)
-        if isinstance(source, Speech):
-            return self.way.hear(source.audio[None], source.rate, "the given speech", text or "")
-        path = Path(source) if source is not None else self.model.folder / "voice.flac"
-        if source is None and not path.exists():
+        own = self.model.folder / "voice.flac"
+        if source is None and not own.exists():
             raise SlmError(f"{self.model.folder} has no voice of its own; give --voice, a recording of about three seconds")
-        audio, rate = audio_files.read(path, shortest=0.0)
-        return self.way.hear(audio, rate, str(path), text or "")
+        return self.way.hear(*recording(own if source is None else source, shortest=0.0), text or "")
 
     def reconstruct(self, audio: Tensor, rate: int) -> tuple[Tensor, int]:
         """audio [1,N] through the codec and back -> (audio [1,N'], rate): the best that this model could sound."""
@@ -183,6 +180,16 @@ class Speaker:
                 yield audio.nan_to_num(), "silence"
                 return
             yield audio, "silence" if reason and energy < QUIET**2 * samples else reason
+
+
+def recording(source: str | Path | Speech, shortest: float = 0.1, longest: float | None = None) -> tuple[Tensor, int, str]:
+    """A path or a Speech -> (audio [C,N], its rate, what to call it). SlmError: it cannot be heard, or lasts other seconds than it may."""
+    spoken = isinstance(source, Speech)
+    name = "the given speech" if spoken else str(source)
+    audio, rate = (source.audio[None], source.rate) if spoken else audio_files.read(Path(source), shortest)
+    if longest is not None and audio.shape[-1] > longest * rate:
+        raise SlmError(f"{name} lasts {audio.shape[-1] / rate:.0f} s; at most {longest:g} s are heard")
+    return audio, rate, name
 
 
 def _bounded(bits: Iterable[str]) -> Iterator[str]:

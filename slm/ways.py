@@ -6,12 +6,13 @@
     Guided   semantic, acoustic  three seconds                the default voice (slm/guided.py)
     GoesOn   ar, nar             a recording, and its text    VALL-E, RALL-E, HAM-TTS
     Best     ar, rerank          three seconds                Tortoise
-    Units    units, codes        three seconds                Make-A-Voice
-    Alone    lm                  three seconds                UniAudio, MusicGen
+    Units    units, codes        three seconds                Make-A-Voice; changes voices too (slm/change.py)
+    Tagged   lm, of tasks        a recording, and its text    UniAudio; changes voices and takes noise away too
+    Alone    lm                  three seconds                MusicGen
     InTurns  lm                  three seconds                text and speech in turns (slm/flow.py)
     Told     lm                  a description in words       Parler-TTS
-    Asked    any, of tasks       nothing, or what its         the model that hears and speaks, SpeechGPT
-                                 vocoder of units asks for
+    Asked    any, of tasks       what its vocoder of units    the model that hears and speaks, SpeechGPT
+                                 asks for, or nothing
 
 A way's `hear(audio, rate, name, text)` makes a Prompt of a voice, its `say(text, prompt, seed)` makes audio [N], none if the model ended at
 once, and tells why it ended. A model that says one level alone sounds from that level.
@@ -64,6 +65,8 @@ def way(model: Model) -> Way:
     if any(isinstance(stage, Tasks) and "say" in stage.names for stage in model.stages.values()):
         return Asked(model)
     lm = model.stages.get("lm")
+    if isinstance(lm, Tasks) and {"tts", "vc", "se"} <= set(lm.names):
+        return Tagged(model)
     if isinstance(lm, Interleaved):
         return InTurns(model)
     if isinstance(lm, LM) and [part.name for part in lm.parts] == ["text", "acoustic"]:
@@ -150,19 +153,57 @@ class Units:
         self.settings = {"sampling": settings(self.first.config.sampling) | settings(self.second.config.sampling)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
-        part = loud_part(heard_at(self.codec.rate, audio, rate), self.codec.rate, self.codec.hop, name)
-        codes, units = self.codec.encode(part[None])[0], self.units.encode(heard_at(self.units.rate, part, self.codec.rate)[None])[0, 0]
-        frames = min(codes.shape[1], len(units))
-        return Prompt(codes[:, :frames], units[:frames], text)
+        return with_units(self.codec, self.units, audio, rate, name, text)
 
     def say(self, text: str, prompt: Prompt, seed: int) -> Said:
         done = self.first.run({"text": [self.text.encode(text)]}, [seed])
-        units, name = done["units"][0].flatten(), self.part.name
-        if not len(units):
-            return torch.zeros(0), done["stop"][0]
+        units = done["units"][0].flatten()
+        return self.sound(units, prompt, seed) if len(units) else torch.zeros(0), done["stop"][0]
+
+    def change(self, audio: Tensor, rate: int, prompt: Prompt | None, seed: int) -> Said:
+        if prompt is None:
+            raise SlmError("this model changes voices alone: say with --voice whose it is to be")
+        return self.sound(units_of(self.units, audio, rate), prompt, seed), "end"
+
+    def sound(self, units: Tensor, prompt: Prompt, seed: int) -> Tensor:
+        """units [U] -> audio [N] in the voice of the prompt, as many frames"""
+        name = self.part.name
         begins = prompt.codes[slice(*self.part.levels)]
         batch = self.second.run({"units": [torch.cat([prompt.units, units])], f"{name}_begins": [begins]}, [seed])
-        return sound(self.codec, batch[name][0][:, begins.shape[1] :]), done["stop"][0]
+        return sound(self.codec, batch[name][0][:, begins.shape[1] :])
+
+
+class Tagged:
+    """One model that a tag tells what is wanted: a text, units or noisy codes are given, and levels of a codec said of them."""
+
+    voiced = True
+
+    def __init__(self, model: Model) -> None:
+        self.codec, self.text, self.units = model.tokenizers[model.recipe.speaks], model.tokenizers["text"], model.tokenizers["units"]
+        self.tasks = model.stages["lm"]
+        self.levels = slice(*self.tasks.parts("tts")[-1].levels)
+        self.settings = {"sampling": settings(self.tasks.config.sampling)}
+
+    def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
+        return with_units(self.codec, self.units, audio, rate, name, text)
+
+    def say(self, text: str, prompt: Prompt, seed: int) -> Said:
+        if not prompt.text.strip():
+            raise SlmError("this model goes on as a voice began: say with --voice-text what is said there")
+        ids = torch.cat([self.text.encode(prompt.text), self.text.encode(text)])
+        return self.run("tts", {"text": [ids]}, prompt, seed)
+
+    def change(self, audio: Tensor, rate: int, prompt: Prompt | None, seed: int) -> Said:
+        if prompt is None:
+            codes = self.codec.encode(heard_at(self.codec.rate, audio, rate)[None])[0]
+            return self.run("se", {"noisy": [codes[self.levels]]}, None, seed)
+        units = units_of(self.units, audio, rate)
+        return self.run("vc", {"units": [torch.cat([prompt.units, units])]}, prompt, seed)
+
+    def run(self, task: str, batch: dict, prompt: Prompt | None, seed: int) -> Said:
+        begins = None if prompt is None else prompt.codes[self.levels]
+        done = self.tasks.run(batch | ({} if begins is None else {"acoustic_begins": [begins]}), [seed], task)
+        return sound(self.codec, done["acoustic"][0][:, 0 if begins is None else begins.shape[1] :]), done["stop"][0]
 
 
 class Alone:
@@ -204,14 +245,12 @@ class Told:
 
 
 class Asked:
-    """The task `say` of a model of several: its text, then what it sounds like. Units are heard by a vocoder, in the voice it is given."""
+    """The task `say` of a model of several: its text, then its units, which a vocoder sounds in the voice that it is given."""
 
     def __init__(self, model: Model) -> None:
-        self.codec, self.text = model.tokenizers[model.recipe.speaks], model.tokenizers["text"]
+        self.text, self.units, self.vocoder = model.tokenizers["text"], model.tokenizers["semantic"], vocoder_of(model)
         self.tasks = next(stage for stage in model.stages.values() if isinstance(stage, Tasks) and "say" in stage.names)
-        self.units = model.tokenizers.get("semantic", self.codec)
-        self.vocoder = None if self.units is self.codec else vocoder_of(model)
-        self.voiced = self.vocoder is not None and self.vocoder.ear is not None
+        self.voiced = self.vocoder.ear is not None
         self.settings = {"sampling": settings(self.tasks.lm.config.sampling)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
@@ -228,14 +267,25 @@ class Asked:
 
     def heard(self, audio: Tensor, rate: int) -> Tensor:
         """audio [C,N] -> units [U] as the model hears them, none twice in a row"""
-        with torch.no_grad():
-            return collapse(self.units.encode(heard_at(self.units.rate, audio, rate)[None])[0, 0])[0]
+        return collapse(units_of(self.units, audio, rate))[0]
 
     def sound(self, units: Tensor, prompt: Prompt) -> Tensor:
         """units [U] -> audio [N], none of none"""
-        if self.vocoder is None or not len(units):
-            return sound(self.codec, units)
-        return self.vocoder.sound(units, prompt.voice, collapsed=True)[0]
+        return self.vocoder.sound(units, prompt.voice, collapsed=True)[0] if len(units) else torch.zeros(0)
+
+
+@torch.no_grad()
+def units_of(tokenizer: Any, audio: Tensor, rate: int) -> Tensor:
+    """audio [C,N] -> units [U], one a frame"""
+    return tokenizer.encode(heard_at(tokenizer.rate, audio, rate)[None])[0, 0]
+
+
+def with_units(codec: Any, units: Any, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
+    """The codes of the part with the most speech and its units, as many of them."""
+    part = loud_part(heard_at(codec.rate, audio, rate), codec.rate, codec.hop, name)
+    codes, heard = codec.encode(part[None])[0], units_of(units, part, codec.rate)
+    frames = min(codes.shape[1], len(heard))
+    return Prompt(codes[:, :frames], heard[:frames], text)
 
 
 def vocoder_of(model: Model) -> Any:

@@ -17,7 +17,7 @@ from slm.cli import app
 from slm.errors import SlmError
 from slm_tokenizers import Encodec
 
-COMMANDS = ["speak", "reply", "encode", "decode", "tokenizers", "prepare", "render", "align", "train", "pack", "demo"]
+COMMANDS = ["speak", "reply", "change", "encode", "decode", "tokenizers", "prepare", "render", "align", "train", "pack", "demo"]
 COMMANDS += ["evaluate", "pairs", "study", "bench", "verify", "systems"]
 
 

@@ -4,11 +4,11 @@ import json
 import sys
 import types
 from dataclasses import dataclass, field, make_dataclass
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
-from slm.config import change, digest, from_dict, to_dict
+from slm.config import LATER, change, digest, from_dict, to_dict
 from slm.errors import SlmError
 from slm.stream.part import Part
 
@@ -233,3 +233,10 @@ def test_a_digest_names_the_config_and_not_the_order_of_its_keys(config):
     assert digest(config) == digest(swapped) == digest(from_dict(to_dict(config)))
     assert digest(config) != digest(change(config, "stages.ar.dim=9"))
     assert len(digest(config)) == 12
+
+
+def test_a_field_that_came_later_changes_a_digest_only_where_it_is_used():
+    before = make_dataclass("Grown", [("dim", int, 8)])
+    after = make_dataclass("Grown", [("dim", int, 8), ("depth", Optional[Inner], field(default=None, metadata=LATER))])
+    assert digest([before()]) == digest([after()]) != digest([after(depth=Inner())])
+    assert to_dict(after())["depth"] is None, "it is stored all the same"

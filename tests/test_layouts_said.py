@@ -222,9 +222,8 @@ def test_guidance_without_a_voice_is_refused_and_a_forgotten_voice_is_none():
     assert lm.train().loss(batch)["semantic"] == lm.loss(other)["semantic"]
 
 
-@pytest.mark.parametrize("name", ["uniaudio", "musicgen"])
-def test_a_recipe_in_one_stage_is_trained_loaded_and_says_frames_that_sound(name, tmp_path):
-    train_recipe(Path(__file__).parent.parent / f"recipes/speech_lm/{name}.py", "lm", tmp_path, small=True, quiet=True)
+def test_a_recipe_in_one_stage_is_trained_loaded_and_says_frames_that_sound(tmp_path):
+    train_recipe(Path(__file__).parent.parent / "recipes/speech_lm/musicgen.py", "lm", tmp_path, small=True, quiet=True)
     loaded = model.load(tmp_path)
     lm, codec = loaded.stages["lm"], loaded.tokenizers["acoustic"]
     lm.config.cap = 3.0

@@ -1,5 +1,6 @@
 """Units and codes are cut alike, tasks share one model without mixing, and what floors count is right."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,26 @@ def test_a_mixture_draws_every_task_by_its_share_and_the_same_each_time():
         Mixture({"a": Constant("a")}, {"a": 0.0}).build({})
     only = Mixture({"a": None, "b": Constant("b")}, {"a": 0.0}).build({})  # what has no share is not built
     assert all(int(only.at(step)["task"][0]) == 1 for step in range(20))
+
+
+def test_what_several_tasks_of_a_mixture_learn_from_is_read_once():
+    built = []
+
+    @dataclass
+    class Rows:
+        seed: int = 0
+
+        def build(self, tokenizers: dict) -> "Rows":
+            built.append(self.seed)
+            return self
+
+        def at(self, step: int, rank: int, world: int) -> dict:
+            return {"rows": [torch.tensor([self.seed])]}
+
+    mixed = Mixture({"a": Rows(), "b": Rows(1), "c": Rows(), "d": Rows(2)}, {"d": 0.0}).build({})
+    assert built == [0, 1]
+    for batch in (mixed.at(step) for step in range(30)):
+        assert int(batch["rows"][0]) == (int(batch["task"][0]) == 1)
 
 
 def test_dialogues_have_one_answer_each_and_rounds_hold_all_of_them():

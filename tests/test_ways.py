@@ -1,15 +1,21 @@
 """Every system that makes speech of text speaks by the same command: `slm speak --model FOLDER`."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from slm import recipe
+from slm.condition.voice import Voice
 from slm.errors import SlmError
 from slm.speak import load
 from slm.train.run import train_recipe
+from slm_vocoders import save
+from slm_vocoders.codes import CodeHiFiGAN
+from slm_vocoders.contour import Contour
+from slm_vocoders.durations import Durations
+from slm_vocoders.hifigan import HiFiGAN
+from slm_vocoders.units import UnitVocoder
 
 ROOT = Path(__file__).parent.parent / "recipes"
 VOICED = [
@@ -17,7 +23,6 @@ VOICED = [
     "zero_shot/masked",
     "speech_lm/tortoise",
     "speech_lm/makeavoice",
-    "speech_lm/uniaudio",
     "speech_lm/musicgen",
     "speech_lm/interleaved",
     "speech_lm/spiritlm",
@@ -26,10 +31,18 @@ OTHERS = {
     "zero_shot/valle": {"voice_text": "what is said"},
     "zero_shot/hamtts": {"voice_text": "what is said"},
     "zero_shot/ralle": {"voice_text": "what is said"},
+    "speech_lm/uniaudio": {"voice_text": "what is said"},
     "speech_lm/parler": {"description": "slowly"},
     "speech_lm/omni": {},
 }
 SILENT = ["speech_lm/audiolm", "speech_lm/basetts"]
+
+
+def sounds_units(folder: Path, voice: Voice.Config | int = 0, pitch: Contour.Config | None = None) -> None:
+    """Put a small vocoder of the small recipes' units into a model's folder."""
+    shape = HiFiGAN.Config(16, 16000, 16, (8, 5, 4, 2), (16, 11, 8, 4), 2, (3,), ((1, 2),))
+    torch.manual_seed(0)
+    save(UnitVocoder.Config(CodeHiFiGAN.Config(1, 16, shape), pitch, voice, Durations.Config(16, 16)).build(), folder / "vocoder")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +55,8 @@ def trained(tmp_path_factory):
             path, folders[name] = ROOT / f"{name}.py", tmp_path_factory.mktemp("run")
             for stage in recipe.load(path).small().stages:
                 train_recipe(path, stage, folders[name], small=True, quiet=True)
+            if name == "speech_lm/omni":
+                sounds_units(folders[name])
         return folders[name]
 
     return train
@@ -65,7 +80,7 @@ def test_a_voice_is_heard_where_there_is_one(trained, tone_voice, tmp_path):
     generator = torch.Generator().manual_seed(1)
     other = tmp_path / "other.wav"
     soundfile.write(other, (0.1 * torch.randn(32000, generator=generator)).numpy(), 16000)
-    for name in [*VOICED, "zero_shot/valle", "zero_shot/ralle"]:
+    for name in [*VOICED, "zero_shot/valle", "zero_shot/ralle", "speech_lm/uniaudio"]:
         speaker = load(trained(name))
         first, second = (speaker.voice(voice, "what is said") for voice in (tone_voice, str(other)))
         assert not torch.equal(first.codes, second.codes), name
@@ -80,7 +95,7 @@ def test_a_model_that_speaks_no_text_says_so(name, trained):
 
 
 def test_what_a_way_needs_is_asked_for_in_a_sentence(trained, tone_voice):
-    valle, _, _, told, omni = (load(trained(name)) for name in OTHERS)
+    valle, _, _, _, told, omni = (load(trained(name)) for name in OTHERS)
     with pytest.raises(SlmError, match="--voice-text"):
         valle.speak("Hello.", voice=tone_voice)
     with pytest.raises(SlmError, match="--description"):
@@ -137,7 +152,7 @@ def test_a_voice_whose_text_cannot_be_it_is_an_error(trained, tone_voice):
 
 
 def test_a_model_that_ends_at_once_is_an_error_and_no_silence(trained, tone_voice, monkeypatch):
-    speaker = load(trained("speech_lm/uniaudio"))
+    speaker = load(trained("speech_lm/musicgen"))
     monkeypatch.setattr(speaker.way, "say", lambda text, prompt, seed: (torch.zeros(0), "end"))
     with pytest.raises(SlmError, match="before it said anything"):
         speaker.speak("Hello.", voice=tone_voice)
@@ -156,27 +171,18 @@ def test_no_codes_are_no_sound():
 def test_units_are_heard_by_the_vocoder_beside_them(trained, tone_voice, tmp_path):
     import shutil
 
-    from slm.condition.voice import Voice
     from slm.model import pack
     from slm.reply import reply
-    from slm_vocoders import save
-    from slm_vocoders.codes import CodeHiFiGAN
-    from slm_vocoders.contour import Contour
-    from slm_vocoders.durations import Durations
-    from slm_vocoders.hifigan import HiFiGAN
-    from slm_vocoders.units import UnitVocoder
 
-    shape = HiFiGAN.Config(16, 16000, 16, (8, 5, 4, 2), (16, 11, 8, 4), 2, (3,), ((1, 2),))
-    config = UnitVocoder.Config(CodeHiFiGAN.Config(1, 16, shape), None, Voice.Config(latent=20, width=16, dim=8), Durations.Config(16, 16))
+    heard = Voice.Config(latent=20, width=16, dim=8)
     folder = tmp_path / "speechgpt"
     shutil.copytree(trained("speech_lm/speechgpt"), folder)
     with pytest.raises(SlmError, match="has no vocoder/"):
         load(folder)
-    save(replace(config, pitch=Contour.Config()).build(), folder / "vocoder")
+    sounds_units(folder, heard, Contour.Config())
     with pytest.raises(SlmError, match="needs no pitch"):
         load(folder)
-    torch.manual_seed(0)
-    save(config.build(), folder / "vocoder")
+    sounds_units(folder, heard)
     speaker = load(folder)
     first, again, other = (speaker.speak("Hello there.", voice=tone_voice, seed=seed) for seed in (1, 1, 2))
     assert first.seconds > 0.02 and first.audio.isfinite().all() and torch.equal(first.audio, again.audio)
@@ -210,7 +216,7 @@ def test_a_spoken_question_gets_a_spoken_answer_and_the_seed_decides(trained, to
         reply(load(trained("zero_shot/valle")), tone_voice)
     long = tmp_path / "long.wav"
     audio.write(long, torch.randn(31 * 16000) * 0.1, 16000)
-    for wrong, said in ((long, "a question may last 30 s"), (tmp_path / "none.wav", "none.wav")):
+    for wrong, said in ((long, "at most 30 s are heard"), (tmp_path / "none.wav", "none.wav")):
         with pytest.raises(SlmError, match=said):
             reply(speaker, wrong)
     ran = CliRunner().invoke(
@@ -218,3 +224,34 @@ def test_a_spoken_question_gets_a_spoken_answer_and_the_seed_decides(trained, to
     )
     assert ran.exit_code == 0 and "replied text:" in ran.output
     assert (tmp_path / "a.wav").stat().st_size > 1000
+
+
+def test_speech_is_changed_into_a_voice_or_made_clean_and_the_seed_decides(trained, tone_voice, tmp_path):
+    import soundfile
+    from typer.testing import CliRunner
+
+    from slm.change import change
+    from slm.cli import app
+    from slm.data import audio
+
+    you = tmp_path / "you.wav"
+    soundfile.write(you, (0.1 * torch.randn(32000, generator=torch.Generator().manual_seed(1))).numpy(), 16000)
+    uniaudio, makeavoice = load(trained("speech_lm/uniaudio")), load(trained("speech_lm/makeavoice"))
+    for speaker in (uniaudio, makeavoice):
+        first, again, other, mine = (change(speaker, tone_voice, *how) for how in ((you, 1), (you, 1), (you, 2), (tone_voice, 1)))
+        assert torch.equal(first.audio, again.audio)
+        assert not torch.equal(first.audio, other.audio) and not torch.equal(first.audio, mine.audio)
+        frames = len(speaker.way.units.encode(audio.read(Path(tone_voice))[0][None])[0, 0])
+        assert len(first.audio) == frames * speaker.codec.hop and first.stop_reason == "end", "as long as it was"
+    clean = change(uniaudio, tone_voice, seed=1)
+    assert clean.audio.isfinite().all() and torch.equal(clean.audio, change(uniaudio, tone_voice, seed=1).audio)
+    with pytest.raises(SlmError, match="say with --voice whose"):
+        change(makeavoice, tone_voice)
+    with pytest.raises(SlmError, match="changes no speech"):
+        change(load(trained("speech_lm/omni")), tone_voice)
+    audio.write(tmp_path / "long.wav", torch.randn(13 * 16000) * 0.1, 16000)
+    with pytest.raises(SlmError, match="at most 12 s are heard"):
+        change(uniaudio, tmp_path / "long.wav")
+    how = ["--model", str(uniaudio.model.folder), "-o", str(tmp_path / "a.wav"), "--json"]
+    ran = CliRunner().invoke(app, ["change", str(tone_voice), *how])
+    assert ran.exit_code == 0 and '"stop_reason": "end"' in ran.output and (tmp_path / "a.wav").stat().st_size > 1000

@@ -29,6 +29,7 @@ HELD_OUT = ("rms-0.9", "awb-1.1")  # voices
 HEARD, READ = Part("asked", learn=False, stream="semantic"), Part("asked_text", learn=False, stream="text")
 WRITTEN, TRANSLATED = Part("asked_text", end=True, stream="text"), Part("asked_pseudo", end=True, stream="text")
 SPOKEN = Part("asked_spoken", end=True, stream="semantic")
+PLACES = {"asked_text": 1.0, "asked_pseudo": 1.0, "asked": 0.4, "asked_spoken": 0.4}  # a unit lasts as long as 0.4 letters, about
 TASKS = {
     "asr": [HEARD, WRITTEN],
     "mt": [READ, TRANSLATED],
@@ -39,12 +40,14 @@ TASKS = {
 }
 
 
-def recipe(dim: int = 192, depth: int = 4, heads: int = 4, codec: str = "default") -> Recipe:
+def recipe(dim: int = 192, depth: int = 4, heads: int = 4, codec: str = "default", units: str | None = None) -> Recipe:
+    """units: the folder of a tokenizer whose units take the place of the codec's first level (recipes/represent); a vocoder makes sound."""
     sampling = {name: Sampling(temperature=0.0) for name in ("asked_text", "asked_pseudo")}
-    talks = {task: Translated(Talks(held_out=HELD_OUT, swap=True), "data/pseudo") for task in TASKS}
+    heard = "semantic" if units else "acoustic"
+    talks = {task: Translated(Talks(held_out=HELD_OUT, swap=True, codec=heard), "data/pseudo") for task in TASKS}
     return Recipe(
-        tokenizers={"text": Bytes.Config(), "acoustic": codec},
-        stages={"lm": Tasks.Config(dict(TASKS), Transformer.Config(dim, depth, heads, dropout=0.2), sampling, cap=4.0)},
+        tokenizers={"text": Bytes.Config(), "acoustic": codec} | ({"semantic": units} if units else {}),
+        stages={"lm": Tasks.Config(dict(TASKS), Transformer.Config(dim, depth, heads, dropout=0.2), sampling, 4.0, dict(PLACES))},
         data={"lm": Mixture(talks)},
         train={"lm": Train(steps=1200, lr=1e-3, warmup=50, ema=0.99)},
     )

@@ -11,17 +11,20 @@ tokenizer.
 
 from pathlib import Path
 
+from slm.backbone.transformer import Transformer
 from slm.recipe import Recipe, load, main
 from slm.stage.begin import form
 
 omni = load(Path(__file__).parent / "omni.py")
 
 
-def recipe(llm: str = "runs/llm", units: str | None = None) -> Recipe:
+def recipe(llm: str = "runs/llm", units: str = "runs/phonetic/units") -> Recipe:
     r = omni.recipe(units=units)
     r.train["omni"].start = llm
     if found := form(llm):
         r.stages["omni"].backbone, r.tokenizers["text"] = found
+        if not isinstance(found[0], Transformer.Config):
+            r.stages["omni"].places = {}
     return r
 
 

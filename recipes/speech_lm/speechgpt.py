@@ -16,26 +16,17 @@ A tag in front of a row, and markers that no model can leave out, are in the pla
 Units are drawn at a temperature of 0.3 and not of 0.7. The paper reports ratings by people and GPT-4 alone.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
-from slm.backbone.transformer import Transformer
 from slm.data.lessons import Lessons
 from slm.data.mixture import Mixture
-from slm.data.splits import HELD_OUT
-from slm.data.spoken import MadeUpSpoken, Spoken
 from slm.recipe import Recipe, load, main
-from slm.stream.part import Part
-from slm.stream.sample import Sampling
-from slm_tokenizers.codec import tiny
 
 omni = load(Path(__file__).parent / "omni.py")
 grown = load(Path(__file__).parent / "grown.py")
 
-PLACES = {"asked_text": 1.0, "replied_text": 1.0, "asked": 0.4, "replied": 0.4, "semantic": 0.4}  # a unit lasts 0.4 letters, about
 STEPS = (300, 500, 700)  # of each lesson
 ALONE, BESIDE = ("on",), ("on", "hear", "say")
-SPEECH = Spoken(("semantic",), seconds=8, batch=8, folders=("data/train", "data/synthetic"), held_out=HELD_OUT, collapsed=("semantic",))
 CHAIN = [omni.given("asked"), omni.said("asked_text"), omni.said("replied_text"), omni.said("replied")]
 
 
@@ -45,13 +36,9 @@ def recipe(llm: str | None = "runs/llm", units: str = "runs/phonetic/units", ste
 
 
 def taught(r: Recipe, steps: tuple[int, int, int]) -> Recipe:
-    """The recipe of omni.py as three lessons, of which any but the last may have no steps, and speech alone from the corpora."""
-    r.stages["omni"].tasks |= {"on": [Part("semantic", end=True)], "reply": list(CHAIN)}
-    r.stages["omni"].sampling |= {name: Sampling(temperature=0.3) for name in ("semantic", "asked", "replied")}
-    if isinstance(r.stages["omni"].backbone, Transformer.Config):
-        r.stages["omni"].places = dict(PLACES)
+    """The recipe of omni.py as three lessons, of which any but the last may have no steps."""
+    r.stages["omni"].tasks["reply"] = list(CHAIN)
     every = r.data["omni"]
-    every.of["on"] = replace(SPEECH)
     first = [(count, only(every, tasks)) for count, tasks in zip(steps, (ALONE, BESIDE)) if count]
     r.data["omni"] = Lessons(first, Mixture(every.of, {"reply": 3.0}, every.seed))
     r.train["omni"].steps = sum(steps)
@@ -67,13 +54,7 @@ def small() -> Recipe:
 
 
 def shrunk(steps: tuple[int, int, int]) -> Recipe:
-    r = taught(omni.small(), steps)
-    r.tokenizers["semantic"] = tiny(1)
-    of = r.data["omni"].then.of
-    of["on"] = MadeUpSpoken(of["on"])
-    for task in BESIDE[1:] + ("reply",):
-        of[task].of.codec = "semantic"
-    return r
+    return taught(omni.small(), steps)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from slm.recipe import Recipe, load
 from slm.study.run import Claim, Study
-from slm.study.talks import alone, measure
+from slm.study.talks import measure
 from slm.train.loop import Train
 
 speech_lm = Path(__file__).parents[1] / "speech_lm"
@@ -59,8 +59,7 @@ def seeded(r: Recipe, seed: int) -> None:
 
 
 def heard(folder: Path, items: list, seed: int) -> dict:
-    data = omni.recipe(units=UNITS).data["omni"].of["reply"]
-    return measure(folder, seed, data) | alone(folder, items, speechgpt.SPEECH)
+    return measure(folder, items, seed, omni.recipe().data["omni"].of["reply"], omni.SPEECH)
 
 
 def study() -> Study:

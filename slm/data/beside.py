@@ -1,8 +1,10 @@
 """Speech that goes on (continued.py) with units of another tokenizer beside its codes, one a frame: what an aligner hears.
 
+With `noisy`, rows also have the codes of the recordings made worse (rough.py).
+
     L phones   P prompt frames   T frames   Q levels
 
-The rows are those of `Continued`, cut and drawn alike: until they are made, the units are one more level of the codes.
+The rows are those of `Continued`, cut and drawn alike: until they are made, the units and what is worse are further levels of the codes.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slm.config import LATER
 from slm.data.aligned import Aligned, read_phones
 from slm.data.batches import drawn
 from slm.data.continued import Continuations, Continued, Row
@@ -28,10 +31,14 @@ APART = 2  # frames that two tokenizers may differ in at the end of a recording
 
 @dataclass
 class Beside:
-    """Config. units: the tokenizer of one level whose codes are added; it must count the codec's frames."""
+    """Config. units: the tokenizer of one level whose codes are added; it must count the codec's frames.
+
+    noisy: how many levels rows have of what is worse, under that name and as `again`; `of` must hear it then (Aligned.rough).
+    """
 
     of: Continued = field(default_factory=Continued)
     units: str = "units"
+    noisy: int = field(default=0, metadata=LATER)
 
     def build(self, tokenizers: dict[str, Any]) -> "BesideRows":
         of = self.of.of
@@ -41,9 +48,14 @@ class Beside:
             raise SlmError(f"units and codes must have the same frames, and those of {self.units!r} and {of.codec!r} come {rates} a second")
         items = of.build(tokenizers).batches.items
         found = framed(of, heard, items) if isinstance(of, Aligned) else made_up(of, tokenizers, self.units)
-        wide = [replace(item, codes=torch.cat([item.codes, found[item.id][None]])) for item in items]
+        wide = [replace(item, codes=torch.cat([item.codes, found[item.id][None], *self.worse(item)])) for item in items]
         pitch = self.of.melody.of(items, tokenizer(tokenizers)) if self.of.melody else None
         return BesideRows(self, Continuations(self.of, wide, pitch))
+
+    def worse(self, item: Utterance) -> list[Tensor]:
+        if self.noisy and item.rough is None:
+            raise SlmError("Beside: noisy wants recordings made worse, and they are not heard so; set rough of what they are read by")
+        return [item.rough[: self.noisy]] if self.noisy else []
 
 
 def framed(of: Aligned, heard: Any, items: list[Utterance]) -> dict[str, Tensor]:
@@ -70,7 +82,7 @@ def even(units: Tensor, frames: int) -> Tensor:
 
 
 class BesideRows:
-    """`at(step)` -> the batch of `Continued` with units [P+T], or [T] where the codes are the target's alone."""
+    """`at(step)` -> the batch of `Continued` with units [P+T], or [T] where the codes are the target's alone, and perhaps noisy [Q,·]."""
 
     def __init__(self, config: Beside, spoken: Continuations) -> None:
         self.config, self.spoken, self.batches = config, spoken, spoken.batches
@@ -82,5 +94,11 @@ class BesideRows:
         return drawn(self.batches, self.row, self.spoken.seed, step, rank, world)
 
     def row(self, item: Utterance, draw: np.random.Generator) -> Row:
-        row = self.spoken.row(item, draw)
-        return row | {"acoustic": row["acoustic"][:-1], "prompt_codes": row["prompt_codes"][:-1], self.config.units: row["acoustic"][-1]}
+        row = self.parted(self.spoken.row(item, draw))
+        return row | {"prompt_codes": row["prompt_codes"][: len(row["acoustic"])]}
+
+    def parted(self, row: Row) -> Row:
+        """A row whose units, and what is worse, are levels of its codes -> the same by their names."""
+        *codes, units = row["acoustic"][: -self.config.noisy or None]
+        told = row | {"acoustic": torch.stack(codes), self.config.units: units}
+        return told | {name: row["acoustic"][-self.config.noisy :] for name in ("noisy", "again") if self.config.noisy}

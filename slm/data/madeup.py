@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from slm.config import LATER
 from slm.data.aligned import framed
 from slm.data.audio import narrow
 from slm.data.batch import coded
+from slm.data.rough import in_noise
 from slm.data.utterances import Utterance, Utterances
 
 
@@ -76,6 +78,7 @@ class MadeUpUtterances:
     codec: str = "acoustic"
     seed: int = 0
     sound: bool = False
+    rough: float = field(default=0.0, metadata=LATER)
 
     def build(self, tokenizers: dict[str, Any]) -> Utterances:
         codec, text = tokenizers[self.codec], tokenizers["text"]
@@ -84,5 +87,6 @@ class MadeUpUtterances:
             ids, duration, audio = utterance(self.seed + i, i % 4, self.phones, text.card, codec.hop, codec.rate)
             codes = codec.encode(audio[None])[0]
             sound = framed(narrow(audio[0]), codec.hop, codes.shape[1]) if self.sound else None
-            items.append(Utterance(str(i), f"speaker {i % 4}", ids, duration, codes, sound=sound))
+            rough = codec.encode(in_noise(audio, 0.0, np.random.default_rng(i))[None])[0] if self.rough else None
+            items.append(Utterance(str(i), f"speaker {i % 4}", ids, duration, codes, rough, sound))
         return Utterances(items, codec.codebooks.embed, self.frames, self.seed, prompt=(8, 16))

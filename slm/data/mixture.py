@@ -14,7 +14,7 @@ from slm.errors import SlmError
 @dataclass
 class Mixture:
     """Config: data by task, in the order in which the model numbers its tasks; `shares` of the batches, all alike if not given; what has
-    none is not read."""
+    none is not read, and what is the same is read once."""
 
     of: dict[str, Any] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
@@ -25,7 +25,11 @@ class Mixture:
             raise SlmError(f"a mixture of {', '.join(self.of) or 'nothing'} was given shares of {', '.join(self.shares) or 'nothing'}")
         if not any(self.shares.get(name, 1.0) for name in self.of):
             raise SlmError(f"a mixture of {', '.join(self.of)} in which none of them has a share")
-        return Mixed(self, {name: data.build(tokenizers) for name, data in self.of.items() if self.shares.get(name, 1.0)})
+        built: list[tuple[Any, Any]] = []
+        for data in (data for name, data in self.of.items() if self.shares.get(name, 1.0)):
+            if all(data != known for known, _ in built):
+                built.append((data, data.build(tokenizers)))
+        return Mixed(self, {name: rows for name, data in self.of.items() for known, rows in built if data == known})
 
 
 class Mixed:

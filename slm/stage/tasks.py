@@ -18,8 +18,10 @@ from slm.backbone.hybrid import Hybrid
 from slm.backbone.mamba2 import Mamba2
 from slm.backbone.rwkv import RWKV
 from slm.backbone.transformer import Transformer
+from slm.config import LATER
 from slm.errors import SlmError
 from slm.stage.lm import LM, Stream
+from slm.stage.multiscale import Depth
 from slm.stream.part import Part
 from slm.stream.sample import Sampling
 
@@ -38,6 +40,7 @@ class Tasks(nn.Module):
         sampling: dict[str, Sampling] = field(default_factory=dict)  # by part
         cap: float = 30.0  # steps for each of the first part's, for parts whose length nothing else decides
         places: dict[str, float] = field(default_factory=dict)  # by part: how far apart its steps stand (LM.Config); none: all in a row
+        depth: Depth.Config | None = field(default=None, metadata=LATER)  # says the ids of one step one after another
 
         def build(self, streams: dict[str, Stream]) -> "Tasks":
             return Tasks(self, streams)
@@ -50,7 +53,7 @@ class Tasks(nn.Module):
         every = {part.name: part for parts in config.tasks.values() for part in parts}
         places = {TAG.name: 1.0} | {name: config.places[name] for name in every if name in config.places} if config.places else {}
         self.lm = LM(
-            LM.Config([TAG, *every.values()], config.backbone, sampling=config.sampling, cap=config.cap, places=places),
+            LM.Config([TAG, *every.values()], config.backbone, sampling=config.sampling, cap=config.cap, places=places, depth=config.depth),
             streams | {"task": Stream(len(self.names))},
         )
 

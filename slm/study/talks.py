@@ -6,6 +6,7 @@ L bytes   U units   n dialogues
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +22,10 @@ from slm.study.spoken import Bigram, counted, edits, unit_errors
 CHOICES = 4
 
 
-def measure(folder: Path, seed: int, data: Talks, asked: int = 105) -> dict[str, Figure]:
+def measure(folder: Path, items: list[Item], seed: int, data: Talks, speech: Spoken, asked: int = 105) -> dict[str, Figure]:
     """folder: a run with the stage omni -> figures, an item a dialogue in a held-out voice (`asked` of them).
 
-    None of the task `on` if it learned from other speech than the dialogues: see `alone`.
+    items: recordings whose beginnings go on, as long as those of `speech`, from which the task `on` was learned.
     """
     from slm.model import load
 
@@ -41,30 +42,20 @@ def measure(folder: Path, seed: int, data: Talks, asked: int = 105) -> dict[str,
         "reply: right one of four": chosen(stage, talks, seed),
         "reply: by chance": mean(np.full(len(talks), 1 / CHOICES)),
     }
-    if stage.config.tasks["on"][0].name == "asked":
-        found |= gone_on(stage, *([talk["asked"] for talk in some] for some in (talks, known)))
-    found |= heard(stage, talks, others)
+    found |= gone_on(stage, items, speech, model.tokenizers)
+    found |= heard(stage, talks, others) | read_out(stage, talks, others, talks + known)
     return found | answered(stage, talks, others, talks + known)
 
 
-def alone(folder: Path, items: list[Item], speech: Spoken) -> dict[str, Figure]:
-    """folder: a run whose task `on` learned from `speech` -> its figures on the beginning of each item, as long as what it learned from."""
-    from slm.model import load
-
-    model = load(folder)
-    units = model.tokenizers["semantic"]
+def gone_on(stage: Tasks, items: list[Item], speech: Spoken, tokenizers: dict[str, Any]) -> dict[str, Figure]:
+    """Nats a unit of the beginning of each item, and of pairs counted in what was learned from."""
+    units = tokenizers["semantic"]
     longest = int(speech.seconds * units.rate)
     with torch.inference_mode():
         said = [told(units.encode(item.audio[None, :, :longest])[0], True) for item in items]
-    learned = [told(clip["semantic"], True) for corpus in speech.folders for clip in speech.read(Path(corpus), model.tokenizers)]
-    return gone_on(model.stages["omni"], said, learned)
-
-
-def gone_on(stage: Tasks, said: list[Tensor], learned: list[Tensor]) -> dict[str, Figure]:
-    """Nats a unit of the rows `said` [U], and of pairs counted in the rows `learned`."""
-    name = stage.config.tasks["on"][0].name
-    pairs = Bigram(learned, stage.lm.streams[name].card, 1)
-    return {"on: nats": cost(stage, "on", [{name: row} for row in said]), "on: nats, bigram": counted(pairs, said)}
+    learned = [told(clip["semantic"], True) for corpus in speech.folders for clip in speech.read(Path(corpus), tokenizers)]
+    pairs = Bigram(learned, stage.lm.streams["semantic"].card, 1)
+    return {"on: nats": cost(stage, "on", [{"semantic": row} for row in said]), "on: nats, bigram": counted(pairs, said)}
 
 
 def different(talks: list[Talk], i: int) -> int:
@@ -114,20 +105,29 @@ def heard(stage: Tasks, talks: list[Talk], others: list[int]) -> dict[str, Figur
     return found
 
 
-def answered(stage: Tasks, talks: list[Talk], others: list[int], every: list[Talk]) -> dict[str, Figure]:
-    """How often an answer is right: its text to the letter, where there is one on the way, and its units if they are nearest to it.
+def read_out(stage: Tasks, talks: list[Talk], others: list[int], every: list[Talk]) -> dict[str, Figure]:
+    """How often a text is read out right: of all sentences of `every` dialogue, in any voice, its own is nearest to what was said."""
+    found = {}
+    for about, rows in (("", talks), (", another's text", mixed(talks, others, "asked_text"))):
+        said = stage.run({"asked_text": [talk["asked_text"] for talk in rows]}, list(range(len(rows))), "say")["asked"]
+        found[f"say: spoken right{about}"] = right(nearest(said, every, "asked"), talks, "asked")
+    return found
 
-    Nearest of all replies of `every` dialogue, in any of their voices, by edits a unit: units tell no voice, and none is asked for.
-    """
-    replies = [(talk["replied_text"], talk["replied"]) for talk in every]
+
+def answered(stage: Tasks, talks: list[Talk], others: list[int], every: list[Talk]) -> dict[str, Figure]:
+    """How often an answer is right: its text to the letter, where there is one on the way, and its units if they are nearest to it."""
     found = {}
     for about, rows in (("", talks), (", another's question", mixed(talks, others, "asked"))):
         said = stage.run({"asked": [talk["asked"] for talk in rows]}, list(range(len(rows))), "reply")
-        nearest = [min(replies, key=lambda reply, units=units: share(reply[1], units))[0] for units in said["replied"]]
-        found[f"reply: spoken right{about}"] = right(nearest, talks)
+        found[f"reply: spoken right{about}"] = right(nearest(said["replied"], every, "replied"), talks, "replied")
         if "replied_text" in [part.name for part in stage.config.tasks["reply"]]:
-            found[f"reply: answers right{about}"] = right(said["replied_text"], talks)
+            found[f"reply: answers right{about}"] = right(said["replied_text"], talks, "replied")
     return found
+
+
+def nearest(said: list[Tensor], every: list[Talk], turn: str) -> list[Tensor]:
+    """units [U] -> the text [L] of the dialogue whose units of that turn are nearest, in any voice, for units tell none."""
+    return [min(every, key=lambda talk, units=units: share(talk[turn], units))[f"{turn}_text"] for units in said]
 
 
 def share(a: Tensor, b: Tensor) -> float:
@@ -135,6 +135,6 @@ def share(a: Tensor, b: Tensor) -> float:
     return edits(a, b) / max(len(a), len(b), 1)
 
 
-def right(texts: list[Tensor], talks: list[Talk]) -> Figure:
-    """The share of texts [L] that are the dialogue's own reply to the letter."""
-    return mean(np.array([float(torch.equal(talk["replied_text"], text)) for talk, text in zip(talks, texts)]))
+def right(texts: list[Tensor], talks: list[Talk], turn: str) -> Figure:
+    """The share of texts [L] that are the dialogue's own of that turn, to the letter."""
+    return mean(np.array([float(torch.equal(talk[f"{turn}_text"], text)) for talk, text in zip(talks, texts)]))
