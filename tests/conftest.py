@@ -30,3 +30,23 @@ def small_model(tmp_path_factory):
     for stage in ("semantic", "acoustic"):
         train_recipe(Path(__file__).parent.parent / "recipes/zero_shot/default.py", stage, out, small=True, quiet=True)
     return out
+
+
+@pytest.fixture
+def judges(monkeypatch):
+    """A recogniser that always hears "one", and an encoder of voices that hears how a sound is spread, where measuring is tested."""
+    import numpy as np
+
+    class Recogniser:
+        def __init__(self, name: str) -> None:
+            pass
+
+        def transcribe(self, audio: np.ndarray) -> str:
+            return "one"
+
+    class Encoder:
+        def embed(self, audio: np.ndarray) -> np.ndarray:
+            return np.array([1.0, audio.std()])
+
+    monkeypatch.setattr("slm.evaluate.transcribe.Recogniser", Recogniser)
+    monkeypatch.setattr("slm.evaluate.speaker.SpeakerEncoder", Encoder)

@@ -1,13 +1,16 @@
 """AudioLM (Borsos et al., 2022): three seconds of speech go on, in the same voice, without a text.
 
-    slm train recipes/represent/hubert.py --stage units …              # what is said: 100 units, see there
+    slm align data/train
+    slm train recipes/represent/phonetic.py --out runs/phonetic        # what is said: 100 units; or recipes/represent/hubert.py's
     slm train recipes/speech_lm/audiolm.py --stage semantic            # units -> units
     slm train recipes/speech_lm/audiolm.py --stage coarse              # units -> the codec's first levels
     slm train recipes/speech_lm/audiolm.py --stage fine                # first levels -> the others
     slm study recipes/study/audiolm.py
 
 Units have lost their repetitions; the codec's levels are told frame by frame. The paper's sizes are 12 layers of 1024, 1024 units of
-w2v-BERT at 25 Hz and 12 levels of SoundStream at 50 Hz, of which the first 4 are coarse.
+w2v-BERT at 25 Hz and 12 levels of SoundStream at 50 Hz, of which the first 4 are coarse. Differences: the units here were taught phones,
+which no recording of the paper's has beside it, and where it has T5's relative positions these are rotary and counted by each part from 0,
+so that a code stands where its unit does.
 """
 
 from slm.backbone.transformer import Transformer
@@ -23,18 +26,20 @@ from slm_tokenizers.codec import tiny
 STAGES = ("semantic", "coarse", "fine")
 
 
-def recipe(dim: int = 1024, depth: int = 12, heads: int = 16, units: str = "runs/hubert/units", coarse: int = 4, n_q: int = 8) -> Recipe:
+def recipe(dim: int = 1024, depth: int = 12, heads: int = 16, units: str = "runs/phonetic/units", coarse: int = 4, n_q: int = 8) -> Recipe:
     said, given = Part("units", end=True), Part("units", learn=False)
     first, rest = Part("coarse", (0, coarse), end=True, stream="acoustic"), Part("fine", (coarse, n_q), like="coarse", stream="acoustic")
     told = Part("coarse", (0, coarse), learn=False, stream="acoustic")
-    backbone = Transformer.Config(dim, depth, heads, positions="relative", dropout=0.1)
+    backbone = Transformer.Config(dim, depth, heads, dropout=0.1)
+    frames = {"coarse": 1 / coarse, "fine": 1 / (n_q - coarse)}  # how far apart codes stand, a frame being 1
+    follow = {"units": 1.0, "coarse": frames["coarse"] / 2}  # a unit lasts about two frames
     heard = dict(held_out=HELD_OUT, spans={"coarse": ("acoustic", 0, coarse), "fine": ("acoustic", coarse, n_q)})
     return Recipe(
         tokenizers={"units": units, "acoustic": "default"},
         stages={
             "semantic": LM.Config([said], backbone, sampling={"units": Sampling(temperature=0.6, top_p=1.0)}),
-            "coarse": LM.Config([given, first], backbone, sampling={"coarse": Sampling(temperature=0.8, top_p=1.0)}, cap=8.0),
-            "fine": LM.Config([told, rest], backbone, sampling={"fine": Sampling(0.6, top_p=1.0)}),
+            "coarse": LM.Config([given, first], backbone, sampling={"coarse": Sampling(0.8, top_p=1.0)}, cap=8.0, places=follow),
+            "fine": LM.Config([told, rest], backbone, sampling={"fine": Sampling(0.6, top_p=1.0)}, places=frames),
         },
         data={
             "semantic": Spoken(("units",), seconds=30, **heard | {"spans": None}),

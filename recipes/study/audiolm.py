@@ -1,15 +1,19 @@
 """AudioLM's stages, each beside its floor: does what is said depend on what was heard, and does a voice go on as itself?
 
-    slm train recipes/represent/hubert.py --stage units …      # runs/hubert/units
+    slm align data/train && slm train recipes/represent/phonetic.py --out runs/phonetic
     slm study recipes/study/audiolm.py
 
-The recipe of recipes/speech_lm/audiolm.py at 4 layers of 192, two coarse and two fine levels of the bundled codec, crops of 8, 5 and 3 s.
-Words and sentences (as sWUGGY and sBLIMP) are said by flite: apt install flite. About 10 minutes a seed on one core.
+The recipe of recipes/speech_lm/audiolm.py at 4 layers of 192, two coarse and two fine levels of the bundled codec, crops of 8, 5 and 3 s;
+coarse codes are learned from a second and a half at a time first, so that they heed their units (slm/data/lessons.py). Words and sentences
+(as sWUGGY and sBLIMP) are said by flite: apt install flite. About 18 minutes a seed on one core.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from slm.data.lessons import Lessons
 from slm.recipe import Recipe, load
 from slm.study.audiolm import measure
 from slm.study.run import Claim, Study
@@ -18,6 +22,7 @@ from slm.train.loop import Train
 audiolm = load(Path(__file__).parents[1] / "speech_lm" / "audiolm.py")
 
 A = "audiolm"
+SHORT = 300  # steps of crops of a second and a half
 PAIRS = [
     ("units cost less than counted pairs", "semantic: nats", "semantic: nats, bigram", True),
     ("coarse codes cost less than counted pairs", "coarse: nats", "coarse: nats, bigram", True),
@@ -33,8 +38,15 @@ CLAIMS = [Claim(says, (A, one), (A, other), lower) for says, one, other, lower i
 
 
 def variant(seed: int, out: Path) -> Recipe:
+    r = sized(seed)
+    coarse = r.data["coarse"]
+    r.data["coarse"] = Lessons([(SHORT, replace(coarse, seconds=1.5, batch=24))], coarse)
+    return r
+
+
+def sized(seed: int) -> Recipe:
     r = audiolm.recipe(192, 4, 4, coarse=2, n_q=4)
-    for stage, (seconds, batch, steps) in {"semantic": (8, 16, 600), "coarse": (5, 8, 400), "fine": (3, 8, 250)}.items():
+    for stage, (seconds, batch, steps) in {"semantic": (8, 16, 1200), "coarse": (5, 8, 800), "fine": (3, 8, 400)}.items():
         data = r.data[stage]
         data.seconds, data.batch, data.seed = seconds, batch, seed
         r.train[stage] = Train(steps=steps, lr=1e-3, warmup=50, ema=0.99, seed=seed)
@@ -42,13 +54,13 @@ def variant(seed: int, out: Path) -> Recipe:
 
 
 def study() -> Study:
-    return Study("AudioLM", {A: variant}, partial(heard, recipe=variant), CLAIMS)
+    return Study("AudioLM", {A: variant}, partial(heard, recipe=sized), CLAIMS)
 
 
-def heard(folder: Path, items: list, seed: int, recipe) -> dict:
-    data = recipe(seed, folder).data
-    return measure(folder, items, seed, data)
+def heard(folder: Path, items: list, seed: int, recipe: Callable[[int], Recipe]) -> dict:
+    return measure(folder, items, seed, recipe(seed).data)
 
 
 def small() -> Study:
-    return Study("AudioLM, small", {A: lambda seed, out: audiolm.small()}, partial(heard, recipe=lambda seed, out: audiolm.small()), CLAIMS)
+    heard_small = partial(heard, recipe=lambda seed: audiolm.small())
+    return Study("AudioLM, small", {A: lambda seed, out: audiolm.small()}, heard_small, CLAIMS)
