@@ -4,8 +4,9 @@
     slm study recipes/study/makeavoice.py --out runs/study/makeavoice
 
 The stage `codes` of recipes/speech_lm/makeavoice.py at 4 layers of 192 and two levels, on crops of five seconds, told units of a network
-that was taught phones where the paper's are HuBERT's. "To the target" is beside two controls: the voice that was to be left, and how like
-the target the source was before. About 6 minutes a seed on one core.
+that was taught phones where the paper's are HuBERT's. "To the target" is beside three controls: what the model makes of the same units
+behind the source's own prompt, how like the target the source's recording was, and how like the source what was made is. About 6 minutes a
+seed on one core.
 """
 
 from pathlib import Path
@@ -19,7 +20,8 @@ makeavoice = load(Path(__file__).parents[1] / "speech_lm" / "makeavoice.py")
 
 M = "Make-A-Voice"
 PAIRS = [
-    ("the voice moves to the target", "voice: to the target", "voice: source to target", False),
+    ("the voice moves to the target", "voice: to the target", "voice: to the target, behind its own prompt", False),
+    ("... nearer than the source's recording was", "voice: to the target", "voice: source to target", False),
     ("the voice is the target's rather than the source's", "voice: to the target", "voice: to the source", False),
     ("the source's units are kept", "content: source's units", "content: another's units", True),
     ("codes follow their units", "nats", "nats, another's units", True),

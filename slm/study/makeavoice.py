@@ -5,6 +5,7 @@ Q levels   T frames   U units   P prompt frames   n recordings
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def measure(folder: Path, items: list[Item], seed: int, voices: int = 40) -> dic
     long = [i for i, clip in enumerate(clips) if clip["acoustic"].shape[1] >= PROMPT + RATE][:voices]  # a second behind the prompt at least
     clips, speakers = [cut(clips[i], stage) for i in long], [items[i].speaker for i in long]
     target = others(speakers)
-    made = converted(stage, clips, [clips[k] for k in target], [seed * 1000 + i for i in range(len(clips))])
-    return likelihoods(stage, clips, target) | compared(made, clips, target, tokenizers)
+    seeds = [seed * 1000 + i for i in range(len(clips))]
+    return likelihoods(stage, clips, target) | compared(lambda to: converted(stage, clips, to, seeds), clips, target, tokenizers)
 
 
 def cut(clip: Clip, stage: Any) -> Clip:
@@ -66,18 +67,26 @@ def likelihoods(stage: Any, clips: list[Clip], target: list[int]) -> dict[str, F
 
 
 @torch.inference_mode()
-def compared(made: list[Tensor], clips: list[Clip], target: list[int], tokenizers: dict[str, Any]) -> dict[str, Figure]:
-    """Whose voice is it, and whose units are said?"""
+def compared(
+    say: Callable[[list[Clip]], list[Tensor]], clips: list[Clip], target: list[int], tokenizers: dict[str, Any]
+) -> dict[str, Figure]:
+    """Whose voice is it, and whose units are said?
+
+    say: whose prompts the clips are to be said behind -> codes [Q,T] of each. "Behind its own prompt" is what the model makes of a clip
+    that is not changed, so that the prompt alone differs.
+    """
     from slm.evaluate.speaker import SpeakerEncoder, similarity
 
     codec, encoder = tokenizers["acoustic"], SpeakerEncoder()
     after = [clip["coarse"][:, PROMPT:] for clip in clips]
-    sounds, plain = ([codec.decode(codes[None])[0, 0] for codes in rows] for rows in (made, after))
-    said, known = ([encoder.embed(sound.numpy()) for sound in rows] for rows in (sounds, plain))
+    rows = (say([clips[k] for k in target]), say(clips), after)
+    sounds, same, plain = ([codec.decode(codes[None])[0, 0] for codes in of] for of in rows)
+    said, kept, known = ([encoder.embed(sound.numpy()) for sound in of] for of in (sounds, same, plain))
     again = [told(tokenizers["units"].encode(sound[None, None])[0], True) for sound in sounds]
     units = [told(clip["units"][None, PROMPT:], True) for clip in clips]
     return {
         "voice: to the target": mean([similarity(said[i], known[k]) for i, k in enumerate(target)]),
+        "voice: to the target, behind its own prompt": mean([similarity(kept[i], known[k]) for i, k in enumerate(target)]),
         "voice: to the source": mean([similarity(voice, own) for voice, own in zip(said, known)]),
         "voice: source to target": mean([similarity(known[i], known[k]) for i, k in enumerate(target)]),
         "content: source's units": unit_errors(list(zip(units, again))),

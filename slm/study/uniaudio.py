@@ -20,7 +20,7 @@ from slm.stage.tasks import Tasks
 from slm.study.figures import Figure, mean, ratio
 from slm.study.hard import capped, sound, voices_of
 from slm.study.heldout import Item
-from slm.study.makeavoice import PROMPT, RATE, compared
+from slm.study.makeavoice import PROMPT, RATE, Clip, compared
 from slm.study.spoken import others
 
 LONGEST = 400  # frames of a recording
@@ -129,13 +129,16 @@ def read_out(stage: Tasks, codec: Any, spoken: list[Spoken], seeds: list[int]) -
 def changed(stage: Tasks, tokenizers: dict[str, Any], spoken: list[Spoken], seeds: list[int]) -> dict[str, Figure]:
     """The units of a recording behind the beginning of one of another speaker: whose voice is it, and whose units?"""
     clips = [{"units": one.row["units"], "coarse": one.row["acoustic"]} for one in spoken]
-    target = others([one.speaker for one in spoken])
-    batch = {
-        "units": [torch.cat([clips[k]["units"][:PROMPT], clip["units"][PROMPT:]]) for clip, k in zip(clips, target)],
-        "acoustic_begins": [clips[k]["coarse"][:, :PROMPT] for k in target],
-    }
-    made = [codes[:, PROMPT:] for codes in run(stage, "vc", "vc", batch, seeds)]
-    return {f"vc: {name}": figure for name, figure in compared(made, clips, target, tokenizers).items()}
+
+    def say(prompts: list[Clip]) -> list[Tensor]:
+        batch = {
+            "units": [torch.cat([to["units"][:PROMPT], of["units"][PROMPT:]]) for of, to in zip(clips, prompts)],
+            "acoustic_begins": [to["coarse"][:, :PROMPT] for to in prompts],
+        }
+        return [codes[:, PROMPT:] for codes in run(stage, "vc", "vc", batch, seeds)]
+
+    found = compared(say, clips, others([one.speaker for one in spoken]), tokenizers)
+    return {f"vc: {name}": figure for name, figure in found.items()}
 
 
 def cleaned(stage: Tasks, codec: Any, spoken: list[Spoken], seeds: list[int]) -> dict[str, Figure]:
