@@ -245,12 +245,17 @@ class Told:
 
 
 class Asked:
-    """The task `say` of a model of several: its text, then its units, which a vocoder sounds in the voice that it is given."""
+    """The task `say` of a model of several: its text, then its units, which a vocoder sounds in the voice that it is given.
+
+    Codes of a codec, SpeechGPT-Gen's, sound by themselves where there is no vocoder; they keep their repetitions.
+    """
 
     def __init__(self, model: Model) -> None:
-        self.text, self.units, self.vocoder = model.tokenizers["text"], model.tokenizers["semantic"], vocoder_of(model)
+        self.text, self.units = model.tokenizers["text"], model.tokenizers["semantic"]
+        alone = hasattr(self.units, "decode") and not (model.folder / VOCODER).is_dir()
+        self.vocoder = None if alone else vocoder_of(model)
         self.tasks = next(stage for stage in model.stages.values() if isinstance(stage, Tasks) and "say" in stage.names)
-        self.voiced = self.vocoder.ear is not None
+        self.voiced = self.vocoder is not None and self.vocoder.ear is not None
         self.settings = {"sampling": settings(self.tasks.lm.config.sampling)}
 
     def hear(self, audio: Tensor, rate: int, name: str, text: str) -> Prompt:
@@ -266,12 +271,15 @@ class Asked:
         return self.sound(done[said.name][0], prompt), done["stop"][0]
 
     def heard(self, audio: Tensor, rate: int) -> Tensor:
-        """audio [C,N] -> units [U] as the model hears them, none twice in a row"""
-        return collapse(units_of(self.units, audio, rate))[0]
+        """audio [C,N] -> units [U] as the model hears them: none twice in a row, if a vocoder is to tell how long they last"""
+        units = units_of(self.units, audio, rate)
+        return units if self.vocoder is None else collapse(units)[0]
 
     def sound(self, units: Tensor, prompt: Prompt) -> Tensor:
         """units [U] -> audio [N], none of none"""
-        return self.vocoder.sound(units, prompt.voice, collapsed=True)[0] if len(units) else torch.zeros(0)
+        if self.vocoder is None or not len(units):
+            return sound(self.units, units)
+        return self.vocoder.sound(units, prompt.voice, collapsed=True)[0]
 
 
 @torch.no_grad()

@@ -13,13 +13,14 @@ from slm.backbone.transformer import Transformer
 from slm.data.dialogues import every, turns
 from slm.data.mixture import Mixture
 from slm.data.spoken import Spoken, SpokenRows, crop
-from slm.data.talks import TalkRows, Talks, turned
+from slm.data.talks import TalkRows, Talks, talk, turned
 from slm.errors import SlmError
 from slm.evaluate import spoken_lm
 from slm.stage.lm import Stream
 from slm.stage.tasks import Tasks
 from slm.stream.part import Part, merge
 from slm.study.spoken import Bigram, counted, edits, told
+from slm_tokenizers.text.bytes import Bytes
 
 ROOT = Path(__file__).parent.parent
 RATES = {"units": 50.0, "acoustic": 25.0}
@@ -166,6 +167,13 @@ def test_a_mixture_draws_every_task_by_its_share_and_the_same_each_time():
         Mixture({"a": Constant("a")}, {"a": 0.0}).build({})
     only = Mixture({"a": None, "b": Constant("b")}, {"a": 0.0}).build({})  # what has no share is not built
     assert all(int(only.at(step)["task"][0]) == 1 for step in range(20))
+
+
+def test_a_dialogue_keeps_its_repetitions_where_it_is_asked_to():
+    codes = [torch.tensor([[3, 3, 1], [0, 1, 2]]), torch.tensor([[2, 2, 2], [0, 1, 2]])]
+    for collapsed, asked, replied in ((True, [3, 1], [2]), (False, [3, 3, 1], [2, 2, 2])):
+        row = talk(Bytes.Config().build(), ("a", "b"), codes, collapsed)
+        assert row["asked"].tolist() == asked and row["replied"].tolist() == replied
 
 
 def test_what_several_tasks_of_a_mixture_learn_from_is_read_once():

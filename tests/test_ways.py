@@ -8,6 +8,7 @@ import torch
 from slm import recipe
 from slm.condition.voice import Voice
 from slm.errors import SlmError
+from slm.prompt import Prompt
 from slm.speak import load
 from slm.train.run import train_recipe
 from slm_vocoders import save
@@ -177,6 +178,7 @@ def test_units_are_heard_by_the_vocoder_beside_them(trained, tone_voice, tmp_pat
     heard = Voice.Config(latent=20, width=16, dim=8)
     folder = tmp_path / "speechgpt"
     shutil.copytree(trained("speech_lm/speechgpt"), folder)
+    (folder / "vocoder").mkdir()
     with pytest.raises(SlmError, match="has no vocoder/"):
         load(folder)
     sounds_units(folder, heard, Contour.Config())
@@ -224,6 +226,19 @@ def test_a_spoken_question_gets_a_spoken_answer_and_the_seed_decides(trained, to
     )
     assert ran.exit_code == 0 and "replied text:" in ran.output
     assert (tmp_path / "a.wav").stat().st_size > 1000
+
+
+def test_a_codecs_words_sound_by_themselves_and_last_as_long_as_they_are_many(trained, tone_voice):
+    from slm.data import audio
+    from slm.reply import reply
+
+    speaker = load(trained("speech_lm/speechgpt_gen"))
+    sound, rate = audio.read(Path(tone_voice))
+    units = speaker.way.heard(sound, rate)
+    assert len(units) == round(sound.shape[-1] / rate * 50), "a code a frame, repetitions and all"
+    said = speaker.way.tasks.run({"asked_text": [speaker.text.encode("Hello there.")]}, [1], "say")["asked"][0]
+    assert not speaker.way.voiced and len(speaker.way.sound(said, Prompt())) == len(said) * 320
+    assert reply(speaker, tone_voice, seed=1).speech.seconds > 0.02
 
 
 def test_speech_is_changed_into_a_voice_or_made_clean_and_the_seed_decides(trained, tone_voice, tmp_path):

@@ -1,5 +1,6 @@
 """Does a model hear and speak better if it has read before?
 
+    slm align data/train && slm train recipes/represent/phonetic.py --out runs/phonetic
     slm render dialogues data/dialogues --count 945
     slm study recipes/study/grown.py
 

@@ -10,10 +10,10 @@ What a language model of units needs in order to be heard:
     audio = vocoder.sound(units, voice=recording, collapsed=True)
 
 with units [S] without repetitions, as SpeechGPT's words are; or [T] with them, as Make-A-Voice says them (recipes/speech_lm/makeavoice.py)
-and as recipes/speech_lm/basetts.py does once its merged ids are parted again, `units = merged.part(ids)`. Units of the bundled codec's
-first level, which recipes/speech_lm/omni.py says, are recipe(units="default"); three of its levels in the place of units, Make-A-Voice's
-last step, recipe("default", levels=3, durations=False). The melody is asked for, `pitch` [T] in Hz with 0 where there is no voice, or left
-out of what is learned by recipe(pitch=False).
+and as recipes/speech_lm/basetts.py does once its merged ids are parted again, `units = merged.part(ids)`. Units taught phones, which
+recipes/speech_lm/omni.py says, are recipe("runs/phonetic/units", pitch=False), those of the bundled codec's first level recipe("default");
+three of its levels in the place of units, Make-A-Voice's last step, recipe("default", levels=3, durations=False). The melody is asked for,
+`pitch` [T] in Hz with 0 where there is no voice, or left out of what is learned by recipe(pitch=False).
 
 The generator is HiFi-GAN V3's shape at 320 samples a frame. fast() is the one that one CPU core trains in minutes: the bundled codec's
 inverse-STFT generator, which shapes a source that has the pitch, and the mel distance alone, without critics. Differences: the pitch is Hz,

@@ -7,12 +7,14 @@ asked, replied [U]   asked_text, replied_text [L]
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from slm.config import LATER
+from slm.data.spoken import told
 from slm.errors import SlmError
 
 Talk = dict[str, Tensor]
@@ -20,9 +22,9 @@ Talk = dict[str, Tensor]
 
 @dataclass
 class Talks:
-    """Config: `batch` dialogues, units without repetitions. swap: a recording is as good as another, so questions are replies too.
+    """Config: `batch` dialogues. swap: a recording is as good as another, so questions are replies too.
 
-    held_out: voices that are not heard.   codec: the tokenizer whose first level the units are.
+    held_out: voices that are not heard. codec: the tokenizer whose first level the units are. collapsed: whether they lose repetitions.
     """
 
     folder: str = "data/dialogues"
@@ -32,6 +34,7 @@ class Talks:
     cache: str = "data/codes"
     codec: str = "acoustic"
     seed: int = 0
+    collapsed: bool = field(default=True, metadata=LATER)
 
     def build(self, tokenizers: dict[str, Any]) -> "TalkRows":
         voices = read(self, tokenizers)
@@ -50,7 +53,7 @@ class MadeUpTalks:
         units, talks = tokenizers[self.of.codec], []
         for row in range(6):
             sounds = [units.encode(utterance(turn, row, 6, 40, 320, units.rate)[2][None])[0] for turn in range(2)]
-            talks.append(talk(tokenizers["text"], ("what is it", "it is so"), sounds))
+            talks.append(talk(tokenizers["text"], ("what is it", "it is so"), sounds, self.of.collapsed))
         return TalkRows(self.of, talks)
 
 
@@ -69,17 +72,15 @@ def read(c: Talks, tokenizers: dict[str, Any]) -> dict[str, list[Talk]]:
         turns = [codes.get(cut.id) for cut in (asked, replied)]
         if all(turn is not None for turn in turns):
             texts = (cut_files.text_of(asked), cut_files.text_of(replied))
-            voices.setdefault(cut_files.speaker_of(asked), []).append(talk(tokenizers["text"], texts, turns))
+            voices.setdefault(cut_files.speaker_of(asked), []).append(talk(tokenizers["text"], texts, turns, c.collapsed))
     if not voices:
         raise SlmError(f"{c.folder} holds no dialogues: slm render dialogues {c.folder}")
     return voices
 
 
-def talk(text: Any, texts: tuple[str, str], codes: list[Tensor]) -> Talk:
+def talk(text: Any, texts: tuple[str, str], codes: list[Tensor], collapsed: bool = True) -> Talk:
     """Texts and codes [Q,T] of both turns -> a row."""
-    from slm_tokenizers.semantic.runs import collapse
-
-    row = {name: collapse(turn[0])[0] for name, turn in zip(("asked", "replied"), codes)}
+    row = {name: told(turn[:1], collapsed) for name, turn in zip(("asked", "replied"), codes)}
     return row | {f"{name}_text": text.encode(said) for name, said in zip(("asked", "replied"), texts)}
 
 

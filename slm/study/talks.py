@@ -50,10 +50,10 @@ def measure(folder: Path, items: list[Item], seed: int, data: Talks, speech: Spo
 def gone_on(stage: Tasks, items: list[Item], speech: Spoken, tokenizers: dict[str, Any]) -> dict[str, Figure]:
     """Nats a unit of the beginning of each item, and of pairs counted in what was learned from."""
     units = tokenizers["semantic"]
-    longest = int(speech.seconds * units.rate)
+    longest, collapsed = int(speech.seconds * units.rate), "semantic" in speech.collapsed
     with torch.inference_mode():
-        said = [told(units.encode(item.audio[None, :, :longest])[0], True) for item in items]
-    learned = [told(clip["semantic"], True) for corpus in speech.folders for clip in speech.read(Path(corpus), tokenizers)]
+        said = [told(units.encode(item.audio[None, :, :longest])[0], collapsed) for item in items]
+    learned = [told(clip["semantic"], collapsed) for corpus in speech.folders for clip in speech.read(Path(corpus), tokenizers)]
     pairs = Bigram(learned, stage.lm.streams["semantic"].card, 1)
     return {"on: nats": cost(stage, "on", [{"semantic": row} for row in said]), "on: nats, bigram": counted(pairs, said)}
 
