@@ -16,7 +16,7 @@ from slm.data.spoken import Spoken, crop, told
 from slm.errors import SlmError
 from slm.study.figures import Figure, mean
 from slm.study.heldout import Item
-from slm.study.spoken import Bigram, counted, nats, others, unit_errors
+from slm.study.spoken import Bigram, counted, nats, others, share
 
 PROMPT, LONGER = 3.0, 3.0  # seconds heard, and said
 SHORTEST = 0.5
@@ -89,6 +89,7 @@ def continuations(stages: dict, tokenizers: dict, clips: list, items: list[Item]
     """Of recordings that last long enough: is what follows in the prompt's voice, and does it say the units that it was to say?
 
     A continuation of less than SHORTEST seconds has no voice; `goes on` is the share of the others, on which the rest is measured.
+    What is said of few units may last longer than they do: edits are counted over the longer of both rows, so that none weighs more than 1.
     """
     from slm.evaluate.speaker import SpeakerEncoder, similarity
 
@@ -110,8 +111,8 @@ def continuations(stages: dict, tokenizers: dict, clips: list, items: list[Item]
         "goes on": mean(np.array(long, float)),
         "voice: own prompt": mean([similarity(made[j], prompts[j]) for j in range(len(chosen))]),
         "voice: another's prompt": mean([similarity(made[j], prompts[k]) for j, k in enumerate(other)]),
-        "content: own units": unit_errors([(units, heard) for (units, _), heard in zip(said, again)]),
-        "content: another's units": unit_errors([(said[k][0], again[j]) for j, k in enumerate(other)]),
+        "content: own units": mean(np.array([share(units, heard) for (units, _), heard in zip(said, again)])),
+        "content: another's units": mean(np.array([share(said[k][0], again[j]) for j, k in enumerate(other)])),
     }
 
 

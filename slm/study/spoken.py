@@ -76,6 +76,11 @@ def edits(a: Tensor, b: Tensor) -> int:
     return Levenshtein.distance(a.tolist(), b.tolist())
 
 
+def share(a: Tensor, b: Tensor) -> float:
+    """Edits from one row to the other over the length of the longer, 1 at most."""
+    return edits(a, b) / max(len(a), len(b), 1)
+
+
 def unit_errors(pairs: list[tuple[Tensor, Tensor]]) -> Figure:
     """Edits from what was to be said to what was heard, over units; letters are counted alike."""
     return ratio(np.array([edits(a, b) for a, b in pairs], float), np.array([max(1, len(a)) for a, _ in pairs]))

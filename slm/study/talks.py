@@ -17,7 +17,7 @@ from slm.data.talks import Talk, Talks, read
 from slm.stage.tasks import Tasks
 from slm.study.figures import Figure, mean, ratio
 from slm.study.heldout import Item, following
-from slm.study.spoken import Bigram, counted, edits, unit_errors
+from slm.study.spoken import Bigram, counted, share, unit_errors
 
 CHOICES = 4
 
@@ -128,11 +128,6 @@ def answered(stage: Tasks, talks: list[Talk], others: list[int], every: list[Tal
 def nearest(said: list[Tensor], every: list[Talk], turn: str) -> list[Tensor]:
     """units [U] -> the text [L] of the dialogue whose units of that turn are nearest, in any voice, for units tell none."""
     return [min(every, key=lambda talk, units=units: share(talk[turn], units))[f"{turn}_text"] for units in said]
-
-
-def share(a: Tensor, b: Tensor) -> float:
-    """Edits from one row to the other over the length of the longer."""
-    return edits(a, b) / max(len(a), len(b), 1)
 
 
 def right(texts: list[Tensor], talks: list[Talk], turn: str) -> Figure:
