@@ -60,7 +60,7 @@ def mixed(rows: Beside, seed: int) -> Mixture:
 
 
 def held_out() -> Beside:
-    return Beside(Continued(Aligned(("data/dev",), rough=1.0)), noisy=uniaudio.LEVELS)
+    return Beside(Continued(Aligned(("data/train", "data/dev"), rough=1.0)), noisy=uniaudio.LEVELS)
 
 
 def study() -> Study:

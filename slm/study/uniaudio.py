@@ -39,26 +39,29 @@ class Spoken:
 def measure(folder: Path, items: list[Item], seed: int, data: Beside, count: int = 40) -> dict[str, Figure]:
     """A run with the tasks of recipes/speech_lm/uniaudio.py on `count` held-out recordings that `data` reads -> figures, an item each.
 
+    Voices are changed in recordings that last a second beyond a prompt.
+
     What was made is compared with recordings that went through the same levels of the codec. Needs slm[evaluate].
     """
     from slm.model import load
 
     model = load(folder)
     stage, codec = model.stages["lm"], model.tokenizers["acoustic"]
-    spoken = recordings(items, data, model.tokenizers)[:count]
-    seeds = [seed * 1000 + i for i in range(len(spoken))]
-    found = costs(stage, [one.row for one in spoken]) | read_out(stage, codec, spoken, seeds)
-    return found | changed(stage, model.tokenizers, spoken, seeds) | cleaned(stage, codec, spoken, seeds)
+    every = recordings(items, data, model.tokenizers)
+    spoken, long = every[:count], [one for one in every if len(one.row["units"]) >= PROMPT + RATE][:count]
+    seeds = [seed * 1000 + i for i in range(count)]
+    found = costs(stage, [one.row for one in spoken]) | read_out(stage, codec, spoken, seeds[: len(spoken)])
+    return found | changed(stage, model.tokenizers, long, seeds[: len(long)]) | cleaned(stage, codec, spoken, seeds[: len(spoken)])
 
 
 def recordings(items: list[Item], data: Beside, tokenizers: dict[str, Any]) -> list[Spoken]:
-    """The items that `data` has aligned and that last a second beyond a prompt, cut to LONGEST frames and the levels that are told.
+    """The items of a second at least that `data` has aligned, cut to LONGEST frames and the levels that are told.
 
     First one of each speaker, then a second one, and so on.
     """
     rows, known = data.build(tokenizers), {item.id: item for item in items}
     found = []
-    for u in (u for u in rows.spoken.batches.items if u.id in known and u.codes.shape[1] >= PROMPT + RATE):
+    for u in (u for u in rows.spoken.batches.items if u.id in known and u.codes.shape[1] >= RATE):
         row = rows.parted(within(rows.spoken.told(u), 0, LONGEST))
         found.append(Spoken(row | {"acoustic": row["acoustic"][: data.noisy]}, known[u.id].text, known[u.id].speaker))
     turn = [sum(other.speaker == one.speaker for other in found[:i]) for i, one in enumerate(found)]
@@ -99,8 +102,10 @@ def cost(stage: Tasks, task: str, tag: str, pairs: list[tuple[Tensor, Tensor]], 
 
 @torch.inference_mode()
 def run(stage: Tasks, task: str, tag: str, batch: dict, seeds: list[int]) -> list[Tensor]:
-    """What a task says with the tag of another in front, or its own [Q,T]."""
-    return stage.lm.about(stage.parts(task)).run(batch | {"task": stage.tagged(tag, len(seeds))}, seeds)[given_and_said(stage, task)[1]]
+    """What a task says with the tag of another in front, or its own [Q,T]; of noisy codes the likeliest, as `slm change` does."""
+    lm = stage.lm.about(stage.parts(task))
+    lm = lm.likeliest() if "noisy" in batch else lm
+    return lm.run(batch | {"task": stage.tagged(tag, len(seeds))}, seeds)[given_and_said(stage, task)[1]]
 
 
 def read_out(stage: Tasks, codec: Any, spoken: list[Spoken], seeds: list[int]) -> dict[str, Figure]:
