@@ -256,6 +256,8 @@ class Asked:
     """
 
     def __init__(self, model: Model) -> None:
+        if "semantic" not in model.tokenizers:
+            raise SlmError(f"{model.folder} says units of no tokenizer called 'semantic', so nothing can sound them: train it again")
         self.text, self.units = model.tokenizers["text"], model.tokenizers["semantic"]
         alone = hasattr(self.units, "decode") and not (model.folder / VOCODER).is_dir()
         self.vocoder = None if alone else vocoder_of(model)

@@ -11,6 +11,7 @@ from slm.errors import SlmError
 from slm.prompt import Prompt
 from slm.speak import load
 from slm.train.run import train_recipe
+from slm.ways import way
 from slm_vocoders import save
 from slm_vocoders.codes import CodeHiFiGAN
 from slm_vocoders.contour import Contour
@@ -239,6 +240,9 @@ def test_a_codecs_words_sound_by_themselves_and_last_as_long_as_they_are_many(tr
     said = speaker.way.tasks.run({"asked_text": [speaker.text.encode("Hello there.")]}, [1], "say")["asked"][0]
     assert not speaker.way.voiced and len(speaker.way.sound(said, Prompt())) == len(said) * 320
     assert reply(speaker, tone_voice, seed=1).speech.seconds > 0.02
+    del speaker.model.tokenizers["semantic"]
+    with pytest.raises(SlmError, match="no tokenizer called 'semantic'"):
+        way(speaker.model)
 
 
 def test_speech_is_changed_into_a_voice_or_made_clean_and_the_seed_decides(trained, tone_voice, tmp_path):
