@@ -174,10 +174,7 @@ class Units:
 
 
 class Tagged:
-    """One model that a tag tells what is wanted: a text, units or noisy codes are given, and levels of a codec said of them.
-
-    A text can be said in many ways and one is drawn; noise is taken away by the likeliest codes.
-    """
+    """One model that a tag tells what is wanted: a text, units or noisy codes are given, and levels of a codec said of them."""
 
     voiced = True
 
@@ -205,9 +202,7 @@ class Tagged:
 
     def run(self, task: str, batch: dict, prompt: Prompt | None, seed: int) -> Said:
         begins = None if prompt is None else prompt.codes[self.levels]
-        lm = self.tasks.lm.about(self.tasks.parts(task))
-        batch = batch | {"task": self.tasks.tagged(task, 1)} | ({} if begins is None else {"acoustic_begins": [begins]})
-        done = (lm.likeliest() if task == "se" else lm).run(batch, [seed])
+        done = self.tasks.run(batch | ({} if begins is None else {"acoustic_begins": [begins]}), [seed], task)
         return sound(self.codec, done["acoustic"][0][:, 0 if begins is None else begins.shape[1] :]), done["stop"][0]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -128,12 +128,6 @@ class LM(nn.Module):
         """The same model, weights and all, for others of its parts, or the same in another order."""
         other = copy(self)
         other.parts = parts
-        return other
-
-    def likeliest(self) -> "LM":
-        """The same model, weights and all, that says the likeliest id of each step and draws none."""
-        other = copy(self)
-        other.config = replace(self.config, sampling={part.name: Sampling(temperature=0.0) for part in self.parts})
         return other
 
     def loss(self, batch: dict) -> dict[str, Tensor]:

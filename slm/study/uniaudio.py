@@ -102,10 +102,8 @@ def cost(stage: Tasks, task: str, tag: str, pairs: list[tuple[Tensor, Tensor]], 
 
 @torch.inference_mode()
 def run(stage: Tasks, task: str, tag: str, batch: dict, seeds: list[int]) -> list[Tensor]:
-    """What a task says with the tag of another in front, or its own [Q,T]; of noisy codes the likeliest, as `slm change` does."""
-    lm = stage.lm.about(stage.parts(task))
-    lm = lm.likeliest() if "noisy" in batch else lm
-    return lm.run(batch | {"task": stage.tagged(tag, len(seeds))}, seeds)[given_and_said(stage, task)[1]]
+    """What a task says with the tag of another in front, or its own [Q,T]."""
+    return stage.lm.about(stage.parts(task)).run(batch | {"task": stage.tagged(tag, len(seeds))}, seeds)[given_and_said(stage, task)[1]]
 
 
 def read_out(stage: Tasks, codec: Any, spoken: list[Spoken], seeds: list[int]) -> dict[str, Figure]:
