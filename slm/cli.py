@@ -139,14 +139,7 @@ def reply(
 
     check_output(output, tuple(FORMATS))
     found = answer(load(model), question, voice, seed)
-    found.speech.save(output)
-    if as_json:
-        facts = {"path": str(output), "seconds": round(found.speech.seconds, 3), "stop_reason": found.speech.stop_reason, "seed": seed}
-        typer.echo(json.dumps(facts | found.texts))
-        return
-    for part, text in found.texts.items():
-        typer.echo(f"{part.replace('_', ' ')}: {text}")
-    typer.echo(f"{output}: {found.speech.seconds:.2f} s, ended by {found.speech.stop_reason}")
+    _save(found.speech, output, found.texts, as_json)
 
 
 @app.command()
@@ -171,12 +164,19 @@ def change(
     from slm.speak import load
 
     check_output(output, tuple(FORMATS))
-    said = changed(load(model), speech, voice, seed)
-    said.save(output)
+    _save(changed(load(model), speech, voice, seed), output, {}, as_json)
+
+
+def _save(speech: "Speech", output: Path, texts: dict[str, str], as_json: bool) -> None:
+    """Write what was said, and tell about it and what was written before it."""
+    speech.save(output)
     if as_json:
-        typer.echo(json.dumps({"path": str(output), "seconds": round(said.seconds, 3), "stop_reason": said.stop_reason, "seed": seed}))
-    else:
-        typer.echo(f"{output}: {said.seconds:.2f} s, ended by {said.stop_reason}")
+        facts = {"path": str(output), "seconds": round(speech.seconds, 3), "stop_reason": speech.stop_reason, "seed": speech.seed}
+        typer.echo(json.dumps(facts | texts))
+        return
+    for part, text in texts.items():
+        typer.echo(f"{part.replace('_', ' ')}: {text}")
+    typer.echo(f"{output}: {speech.seconds:.2f} s, ended by {speech.stop_reason}")
 
 
 def _written() -> Iterator[str]:

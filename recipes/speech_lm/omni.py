@@ -50,11 +50,11 @@ TASKS = {
 def recipe(dim: int = 192, depth: int = 4, heads: int = 4, units: str = "runs/phonetic/units") -> Recipe:
     """units: the folder of a tokenizer of units (recipes/represent)."""
     sampling = {name: Sampling(temperature=0.0 if name.endswith("text") else 0.3) for name in PLACES}
-    talks = {task: Talks(held_out=HELD_OUT, swap=task != "reply", codec="semantic") for task in TASKS if task != "on"}
+    talks = {task: Talks(held_out=HELD_OUT, swap=task != "reply", codec="semantic") for task in TASKS}
     return Recipe(
         tokenizers={"text": Bytes.Config(), "acoustic": "default", "semantic": units},
         stages={"omni": Tasks.Config(dict(TASKS), Transformer.Config(dim, depth, heads, dropout=0.2), sampling, places=dict(PLACES))},
-        data={"omni": Mixture({task: talks.get(task, replace(SPEECH)) for task in TASKS})},
+        data={"omni": Mixture(talks | {"on": replace(SPEECH)})},
         train={"omni": Train(steps=1200, lr=1e-3, warmup=50, ema=0.99)},
     )
 

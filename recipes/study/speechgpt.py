@@ -16,7 +16,6 @@ from pathlib import Path
 from slm.recipe import Recipe, load
 from slm.study.run import Claim, Study
 from slm.study.talks import measure
-from slm.train.loop import Train
 
 speech_lm = Path(__file__).parents[1] / "speech_lm"
 omni, speechgpt = load(speech_lm / "omni.py"), load(speech_lm / "speechgpt.py")
@@ -40,7 +39,6 @@ CLAIMS = [
 def variant(name: str, seed: int, out: Path) -> Recipe:
     r = changed(speechgpt.recipe(None, UNITS, LESSONS[name]), name)
     seeded(r, seed)
-    r.train["omni"] = Train(steps=sum(LESSONS[name]), lr=1e-3, warmup=50, ema=0.99, seed=seed)
     return r
 
 
@@ -51,7 +49,7 @@ def changed(r: Recipe, name: str) -> Recipe:
 
 
 def seeded(r: Recipe, seed: int) -> None:
-    lessons = r.data["omni"]
+    lessons, r.train["omni"].seed = r.data["omni"], seed
     for mixture in (*(data for _, data in lessons.first), lessons.then):
         mixture.seed = seed
         for data in mixture.of.values():

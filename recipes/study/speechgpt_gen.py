@@ -13,7 +13,6 @@ from pathlib import Path
 from slm.recipe import Recipe, load
 from slm.study.run import Claim, Study
 from slm.study.talks import measure
-from slm.train.loop import Train
 
 gen = load(Path(__file__).parents[1] / "speech_lm" / "speechgpt_gen.py")
 speechgpt = load(Path(__file__).with_name("speechgpt.py"), ("study", "small"))
@@ -26,7 +25,6 @@ CLAIMS = [Claim(claim.says, (G, claim.one[1]), (G, claim.other[1]), claim.lower)
 def variant(seed: int, out: Path) -> Recipe:
     r = gen.recipe(None)
     speechgpt.seeded(r, seed)
-    r.train["omni"] = Train(steps=sum(gen.speechgpt.STEPS), lr=1e-3, warmup=50, ema=0.99, seed=seed)
     return r
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from slm.data.aligned import Aligned
 from slm.data.beside import Beside
 from slm.data.continued import Continued
-from slm.data.lessons import Lessons
 from slm.data.madeup import MadeUpUtterances
 from slm.data.mixture import Mixture
 from slm.recipe import Recipe, load
@@ -24,10 +23,10 @@ from slm.study.uniaudio import ANOTHER, measure
 from slm.train.loop import Train
 
 uniaudio = load(Path(__file__).parents[1] / "speech_lm" / "uniaudio.py")
+hard = load(Path(__file__).with_name("hard.py"), ("study", "small"))
 
 U = "UniAudio"
 STEPS = 1600
-ROWS = ((0.28, (15, 30), 50), (0.2, (25, 60), 120), (None, (50, 150), 300))  # share of the steps, frames of the prompt and of what follows
 SHARES = {"tts": 3.0}
 PAIRS = [
     *((f"{task}: codes follow what is given", f"{task}: nats", f"{task}: nats, another's", True) for task in ANOTHER),
@@ -48,9 +47,8 @@ CLAIMS = [Claim(says, (U, one), (U, other), lower) for says, one, other, lower i
 def variant(seed: int, out: Path) -> Recipe:
     r = uniaudio.recipe(192, 4, 1, 4)
     rows = r.data["lm"].of["tts"]
-    rows.of.of = Aligned(("data/train",), frames=2000, held_out=rows.of.of.held_out, rough=1.0, seed=seed)
-    every = [mixed(replace(rows, of=replace(rows.of, prompt=prompt, longest=longest)), seed) for _, prompt, longest in ROWS]
-    r.data["lm"] = Lessons([(int(share * STEPS), data) for (share, _, _), data in zip(ROWS[:-1], every)], every[-1])
+    rows.of.of = replace(rows.of.of, folders=("data/train",), frames=2000, seed=seed)
+    r.data["lm"] = hard.lessons(rows.of, STEPS, lambda spoken: mixed(replace(rows, of=spoken), seed))
     r.train["lm"] = Train(steps=STEPS, lr=1.5e-3, warmup=50, ema=0.99, seed=seed)
     return r
 

@@ -51,11 +51,13 @@ def cut(clip: Clip, stage: Any) -> Clip:
 @torch.inference_mode()
 def converted(stage: Any, sources: list[Clip], targets: list[Clip], seeds: list[int]) -> list[Tensor]:
     """What the sources say behind their prompts, in the voices of the targets' prompts -> codes [Q,T] of it."""
-    batch = {
-        "units": [torch.cat([to["units"][:PROMPT], of["units"][PROMPT:]]) for of, to in zip(sources, targets)],
-        "coarse_begins": [to["coarse"][:, :PROMPT] for to in targets],
-    }
-    return [codes[:, PROMPT:] for codes in stage.run(batch, seeds)["coarse"]]
+    return [codes[:, PROMPT:] for codes in stage.run(behind(sources, targets, "coarse"), seeds)["coarse"]]
+
+
+def behind(sources: list[Clip], targets: list[Clip], said: str) -> dict[str, list[Tensor]]:
+    """What a stage that says part `said` is given: the sources' units behind the targets' prompts."""
+    units = [torch.cat([to["units"][:PROMPT], of["units"][PROMPT:]]) for of, to in zip(sources, targets)]
+    return {"units": units, f"{said}_begins": [to["coarse"][:, :PROMPT] for to in targets]}
 
 
 def likelihoods(stage: Any, clips: list[Clip], target: list[int]) -> dict[str, Figure]:

@@ -17,11 +17,11 @@ from slm.data.beside import Beside
 from slm.data.continued import Row, within
 from slm.evaluate.codec import log_mel_l1
 from slm.stage.tasks import Tasks
-from slm.study.figures import Figure, mean, ratio
+from slm.study.figures import Figure, mean
 from slm.study.hard import capped, sound, voices_of
 from slm.study.heldout import Item
-from slm.study.makeavoice import PROMPT, RATE, Clip, compared
-from slm.study.spoken import others
+from slm.study.makeavoice import PROMPT, RATE, Clip, behind, compared
+from slm.study.spoken import nats, others
 
 LONGEST = 400  # frames of a recording
 ANOTHER = {"tts": "vc", "vc": "se", "se": "again", "again": "se"}  # whose tag is put in front to see what it does
@@ -90,14 +90,9 @@ def both(said: Tensor, given: Tensor, name: str) -> tuple[Tensor, Tensor]:
     return said[:, :frames], given if name == "text" else given[..., :frames]
 
 
-@torch.inference_mode()
 def cost(stage: Tasks, task: str, tag: str, pairs: list[tuple[Tensor, Tensor]], said: str, given: str) -> Figure:
-    lm, losses, counts = stage.lm.about(stage.parts(task)), [], []
-    for codes, source in pairs:
-        batch = {"task": stage.tagged(tag, 1), said: [codes], given: [source]}
-        counts.append(codes.numel())
-        losses.append(float(lm.loss(batch)[said]) * counts[-1])
-    return ratio(np.array(losses), np.array(counts))
+    (number,) = stage.tagged(tag, 1)
+    return nats(stage.lm.about(stage.parts(task)), [{"task": number, said: codes, given: source} for codes, source in pairs], said)
 
 
 @torch.inference_mode()
@@ -134,11 +129,7 @@ def changed(stage: Tasks, tokenizers: dict[str, Any], spoken: list[Spoken], seed
     clips = [{"units": one.row["units"], "coarse": one.row["acoustic"]} for one in spoken]
 
     def say(prompts: list[Clip]) -> list[Tensor]:
-        batch = {
-            "units": [torch.cat([to["units"][:PROMPT], of["units"][PROMPT:]]) for of, to in zip(clips, prompts)],
-            "acoustic_begins": [to["coarse"][:, :PROMPT] for to in prompts],
-        }
-        return [codes[:, PROMPT:] for codes in run(stage, "vc", "vc", batch, seeds)]
+        return [codes[:, PROMPT:] for codes in run(stage, "vc", "vc", behind(clips, prompts, "acoustic"), seeds)]
 
     found = compared(say, clips, others([one.speaker for one in spoken]), tokenizers)
     return {f"vc: {name}": figure for name, figure in found.items()}
