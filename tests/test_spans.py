@@ -28,6 +28,8 @@ KINDS = {
     "text first": Spans(99, 1),
 }
 BACKBONES = {"Transformer": Transformer.Config(32, 2, 2), "Mamba-2": Mamba2.Config(32, 2, headdim=16, d_state=8, chunk=8)}
+BACKBONES["Transformer told places"] = BACKBONES["Transformer"]
+PLACES = {"text": 1.0, "acoustic": 0.2}
 
 
 def shares(total: int, count: int, least: int, draw: random.Random) -> list[int]:
@@ -160,6 +162,7 @@ def test_what_cannot_be_told_is_an_error():
 
 def stage(kind: str = "by number", backbone: str = "Transformer", **more) -> Interleaved:
     torch.manual_seed(0)
+    more = more | ({"places": PLACES} if backbone.endswith("places") else {})
     config = Interleaved.Config(KINDS[kind], backbone=BACKBONES[backbone], sampling=Sampling(1.0, top_p=1.0), cap=5, **more)
     built = config.build({"text": Stream(11), "acoustic": Stream(7, 4)}).eval()
     with torch.no_grad():
@@ -303,6 +306,18 @@ def test_all_there_is_to_tell_has_a_likelihood_of_one(backbone):
         rows = {"text": [torch.zeros(L).long()], "acoustic": [torch.zeros(T).long()]}
         total[L, T] = math.exp(-sum(loss.item() * learned(one, rows, name) for name, loss in one.loss(rows).items()))
     assert sum(total.values()) == pytest.approx(1, abs=1e-5) and sum(p for (L, T), p in total.items() if L > 1 and T > 1) > 1e-3
+
+
+def test_tokens_and_frames_stand_behind_as_many_of_their_own():
+    one = stage("by number", "Transformer told places")
+    at = one.where(tell(torch.arange(5), torch.arange(7), KINDS["by number"].plan(5, 7), one.vocabulary, one.names)[None])
+    text = [[0, 1, 2], [2, 3, 4], [4, 5, 5]]  # <text> and two tokens, twice, then one and <eos>
+    codes = [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 7]]
+    wanted = [place for a, b in zip(text, codes) for place in (*a, *(0.2 * frame for frame in b))]
+    assert torch.allclose(at[0], torch.tensor(wanted))
+    assert stage("by number").where(torch.zeros(1, 3).long()) is None
+    with pytest.raises(SlmError, match="places are told to a Transformer"):
+        stage("by number", "Mamba-2", places=PLACES)
 
 
 def test_text_is_learned_only_where_both_are():

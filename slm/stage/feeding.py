@@ -86,7 +86,7 @@ class Saying:
         self.rows = [Turns(stage) for _ in seeds]
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.state = stage.lm.start(len(seeds), None)
-        self.quick = steps(stage.lm.backbone)
+        self.quick = None if stage.config.places else steps(stage.lm.backbone)
         self.hidden = stage.lm.head.weight.new_zeros(len(seeds), stage.lm.backbone.dim)
 
     @torch.no_grad()
@@ -118,6 +118,13 @@ class Saying:
             self.rows[r].nats += nats
         return legal[places].tolist()
 
+    def _where(self) -> Tensor | None:
+        """Where the last id of each row stands [B,1]."""
+        if not self.stage.config.places:
+            return None
+        cursors = [(row.cursor.total, len(row.said), row.cursor.side == row.cursor.codes) for row in self.rows]
+        return torch.tensor([[self.stage.place(*of)] for of in cursors], dtype=torch.float32, device=self.hidden.device)
+
     def _think(self, ids: dict[int, int]) -> None:
         """The model hears an id of some rows, and nothing of the others."""
         if not ids:
@@ -129,7 +136,7 @@ class Saying:
         if self.quick is not None and real is None:
             self.hidden = self.quick(x[:, 0], self.state)
             return
-        hidden, self.state = lm.think(x, self.state, real, None)
+        hidden, self.state = lm.think(x, self.state, real, None, at=self._where())
         self.hidden = hidden[:, -1]  # of a row that waits nothing is drawn before it has heard more
 
 

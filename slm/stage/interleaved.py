@@ -20,6 +20,7 @@ from slm.backbone.mamba2 import Mamba2
 from slm.backbone.rwkv import RWKV
 from slm.backbone.transformer import Transformer
 from slm.condition.voice import Voice
+from slm.config import LATER
 from slm.data.batch import pad
 from slm.errors import SlmError
 from slm.nn.surprise import surprise
@@ -56,6 +57,8 @@ class Interleaved(nn.Module):
         sampling: Sampling = field(default_factory=Sampling)
         both: bool = False  # whether text is learned too
         cap: float = 30.0  # frames a token of text, at most
+        # how far apart tokens stand, and frames, each counted across spans for themselves; none: all in a row
+        places: dict[str, float] = field(default_factory=dict, metadata=LATER)
 
         def build(self, streams: dict[str, Stream]) -> "Interleaved":
             return Interleaved(self, streams)
@@ -69,7 +72,7 @@ class Interleaved(nn.Module):
         if m is not None and m > config.cap * n:
             raise SlmError(f"cap = {config.cap} frames a token would end speech within its first span, {m} frames for {n} tokens")
         parts = [Part(config.text, learn=config.both), Part(config.codes, levels=(0, 1), end=True)]
-        self.lm = LM(LM.Config(parts, config.backbone, voice=config.voice), streams)
+        self.lm = LM(LM.Config(parts, config.backbone, voice=config.voice, places=config.places), streams)
         self.names = (config.text, self.vocabulary.level(config.codes, 0))
         self.levels = streams[config.codes].n_q
 
@@ -85,7 +88,7 @@ class Interleaved(nn.Module):
         told = self.told(batch)
         voice = self.lm.hear(batch)
         x = self.lm.inputs(told.ids, None if voice is None else voice[:, None])
-        hidden, _ = self.lm.think(x, None, told.lengths, None)
+        hidden, _ = self.lm.think(x, None, told.lengths, None, at=self.where(told.ids[..., 0]))
         sums = {name: [hidden.new_zeros(()), 0] for name in (self.config.codes, *([self.config.text] if self.config.both else []))}
         for names, cells in told.choices.items():
             found = sums[self.config.codes if self.names[1] in names else self.config.text]
@@ -111,6 +114,23 @@ class Interleaved(nn.Module):
             choices[legal] = torch.zeros(ids.shape, dtype=torch.bool, device=ids.device)
             choices[legal][tuple(torch.tensor(found, device=ids.device).T)] = True
         return Told(ids[..., None], lengths, choices)
+
+    def where(self, ids: Tensor) -> Tensor | None:
+        """ids [B,S] told -> where each stands [B,S]: behind as many tokens, or frames in a span of those, as came until then."""
+        if not self.config.places:
+            return None
+        spans, until = [], []
+        for name in self.names:
+            start, stop = self.vocabulary.range(name)
+            spans.append(ids == self.vocabulary.marker(name.split(".")[0]))
+            until.append(((ids >= start) & (ids < stop)).cumsum(1))
+        began = torch.where(spans[0] | spans[1], torch.arange(ids.shape[1], device=ids.device), 0).cummax(1).values
+        text, codes = (count * self.config.places[name] for count, name in zip(until, (self.config.text, self.config.codes)))
+        return torch.where(spans[1].gather(1, began), codes, text).float()
+
+    def place(self, tokens: int, frames: int, speaks: bool) -> float:
+        """Where the last id told stands, behind so many of each."""
+        return (frames * self.config.places[self.config.codes]) if speaks else (tokens * self.config.places[self.config.text])
 
     def learns(self, legal: tuple[str, ...]) -> bool:
         """Whether the model is to predict which of these comes next."""

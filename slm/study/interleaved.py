@@ -18,7 +18,7 @@ from slm.data.utterances import Utterance
 from slm.errors import SlmError
 from slm.stage.interleaved import Interleaved
 from slm.study.figures import Figure, mean, ratio
-from slm.study.hard import sound
+from slm.study.hard import sound, sounding
 from slm.study.heldout import Item, following
 
 LONGEST = 400  # frames of what is said
@@ -26,29 +26,33 @@ PROMPT = 150  # frames of a voice
 ROWS = 16  # said at a time
 
 
-def measure(folder: Path, items: list[Item], seed: int, corpus: str = "data/dev", count: int = 60) -> dict[str, Figure]:
+def measure(
+    folder: Path, items: list[Item], seed: int, corpus: str = "data/dev", count: int = 60, codec: str | None = None
+) -> dict[str, Figure]:
     """folder: a run with the stage lm -> its figures on `count` of the items that `corpus` has aligned, an item a recording.
 
+    codec: the folder of one that makes sound of the first level alone; None: the model's own.
     FOLDER/interleaved.json tells of each what was heard. SlmError if none of the items is aligned.
     """
     from slm.model import load
 
     model, texts = load(folder), {item.id: item.text for item in items}
-    codec, lm = model.tokenizers["acoustic"], model.stages["lm"]
-    every = [u for u in Aligned().read(Path(corpus), codec, model.tokenizers["text"]) if u.id in texts and u.codes.shape[1] <= LONGEST]
+    own, lm = model.tokenizers["acoustic"], model.stages["lm"]
+    every = [u for u in Aligned().read(Path(corpus), own, model.tokenizers["text"]) if u.id in texts and u.codes.shape[1] <= LONGEST]
     if not every:
         raise SlmError(f"none of the held-out recordings is aligned in {corpus}; run slm align {corpus}")
-    voices = prompts(every, codec.codebooks.embed)
+    voices = prompts(every, own.codebooks.embed)
     chosen = sorted(np.random.default_rng(0).permutation(len(every))[:count].tolist())  # the same of every run
     rows, voices = [every[i] for i in chosen], [voices[i] for i in chosen]
     said = [one for start in range(0, len(rows), ROWS) for one in say(lm, rows, voices, seed, range(start, min(start + ROWS, len(rows))))]
-    told = heard(codec, said, [texts[u.id] for u in rows])
+    told = heard(sounding(own, codec), said, [texts[u.id] for u in rows])
     write_json(folder / "interleaved.json", [{"id": u.id} | one for u, one in zip(rows, told)])
-    errors, words = (np.array([one[key] for one in told], float) for key in ("errors", "words"))
+    errors, words, others = (np.array([one[key] for one in told], float) for key in ("errors", "words", "another's"))
     known, length = np.array([[waited(lm, u.text, voice), len(u.text)] for u, voice in zip(rows, voices)], float).T
     return {
         "nats a frame": nats(lm, rows, voices),
         "word errors": ratio(np.minimum(errors, words), words),
+        "word errors, another's text": ratio(np.minimum(others, np.roll(words, 1)), np.roll(words, 1)),
         "phones known": mean(known),
         "share known": ratio(known, length),
         "endless": mean(np.array([one["stop"] != "end" for one in told], float)),
@@ -81,15 +85,16 @@ def say(lm: Interleaved, rows: list[Utterance], voices: list[Tensor], seed: int,
 
 
 def heard(codec: Any, said: list[dict[str, Any]], texts: list[str]) -> list[dict[str, Any]]:
-    """What a recogniser makes of each, beside what was to be said."""
+    """What a recogniser makes of each, beside what was to be said, and beside the text of the one before."""
     from slm.evaluate.transcribe import Recogniser
     from slm.evaluate.wer import count_errors
 
     recogniser, found = Recogniser("base"), []
-    for one, text in zip(said, texts):
+    for i, (one, text) in enumerate(zip(said, texts)):
         words = recogniser.transcribe(sound(codec, one["codes"]))
         errors = count_errors(text, words)
-        counts = {"errors": errors.total, "words": errors.words, "stop": one["stop"], "frames": one["codes"].shape[1]}
+        other = count_errors(texts[i - 1], words).total
+        counts = {"errors": errors.total, "another's": other, "words": errors.words, "stop": one["stop"], "frames": one["codes"].shape[1]}
         found.append({"text": text, "heard": words} | counts)
     return found
 
