@@ -1,16 +1,17 @@
 """AudioPaLM (Rubenstein et al., 2023) at toy size: one model writes down, translates text and translates speech, as its tag says.
 
+    slm align data/train && slm train recipes/represent/phonetic.py --out runs/phonetic        # units that were taught what is said
     slm render dialogues data/dialogues --count 945
     slm render pseudo data/pseudo
-    slm train recipes/speech_lm/audiopalm.py
+    slm train recipes/speech_lm/audiopalm.py --out runs/audiopalm
     slm study recipes/study/audiopalm.py
 
 The tasks: "asr" speech to its text, "mt" text to its translation, "ast" speech to its translation at once, "asr_ast" both, one after the
 other in one answer, which is how the paper combines tasks (30.5 against 26.9 BLEU), "s2st" speech to translated speech, and
 "asr_ast_s2st" all three. The other language is made by rule (slm/data/pseudo.py), so every translation is known, and flite speaks it.
-Speech is the bundled codec's first level, no code twice. Differences: 192 numbers wide and from scratch, where the paper goes on from
-PaLM 2 with 8 billion (18.4 against 6.9 BLEU; recipes/speech_lm/grown.py is that); a tag is an id, not words; and a translation is spoken in
-one voice, not in that of a prompt.
+Speech is units, none twice; a vocoder makes sound of them (recipes/vocoder/units.py). Differences: 192 numbers wide and from scratch, where
+the paper goes on from PaLM 2 with 8 billion (18.4 against 6.9 BLEU; recipes/speech_lm/grown.py is that); a tag is an id, not words; and a
+translation is spoken in one voice, not in that of a prompt.
 """
 
 from slm.backbone.transformer import Transformer
@@ -40,13 +41,12 @@ TASKS = {
 }
 
 
-def recipe(dim: int = 192, depth: int = 4, heads: int = 4, codec: str = "default", units: str | None = None) -> Recipe:
-    """units: the folder of a tokenizer whose units take the place of the codec's first level (recipes/represent); a vocoder makes sound."""
+def recipe(dim: int = 192, depth: int = 4, heads: int = 4, units: str = "runs/phonetic/units") -> Recipe:
+    """units: the folder of a tokenizer of units (recipes/represent)."""
     sampling = {name: Sampling(temperature=0.0) for name in ("asked_text", "asked_pseudo")}
-    heard = "semantic" if units else "acoustic"
-    talks = {task: Translated(Talks(held_out=HELD_OUT, swap=True, codec=heard), "data/pseudo") for task in TASKS}
+    talks = {task: Translated(Talks(held_out=HELD_OUT, swap=True, codec="semantic"), "data/pseudo") for task in TASKS}
     return Recipe(
-        tokenizers={"text": Bytes.Config(), "acoustic": codec} | ({"semantic": units} if units else {}),
+        tokenizers={"text": Bytes.Config(), "acoustic": "default", "semantic": units},
         stages={"lm": Tasks.Config(dict(TASKS), Transformer.Config(dim, depth, heads, dropout=0.2), sampling, 4.0, dict(PLACES))},
         data={"lm": Mixture(talks)},
         train={"lm": Train(steps=1200, lr=1e-3, warmup=50, ema=0.99)},
@@ -55,7 +55,7 @@ def recipe(dim: int = 192, depth: int = 4, heads: int = 4, codec: str = "default
 
 def small() -> Recipe:
     r = recipe(32, 1, 2)
-    r.tokenizers["acoustic"] = tiny(2)
+    r.tokenizers |= {"acoustic": tiny(2), "semantic": tiny(1)}
     r.data = {"lm": Mixture({task: Translated(MadeUpTalks(data.of), data.speech) for task, data in r.data["lm"].of.items()})}
     r.train = {"lm": Train(steps=3, warmup=1, every=2)}
     return r

@@ -5,8 +5,8 @@
     slm render pseudo data/pseudo
     slm study recipes/study/audiopalm.py --out runs/study/audiopalm
 
-The recipe of recipes/speech_lm/audiopalm.py on units that were taught phones. Dialogues in nine of flite's voices, of which two are held
-out; their sentences are not, so what is measured is hearing them in other voices. About 5 minutes a seed on one core.
+The recipe of recipes/speech_lm/audiopalm.py. Dialogues in nine of flite's voices, of which two are held out; their sentences are not, so
+what is measured is hearing them in other voices. About 5 minutes a seed on one core.
 """
 
 from pathlib import Path
@@ -18,7 +18,6 @@ from slm.train.loop import Train
 
 audiopalm = load(Path(__file__).parents[1] / "speech_lm" / "audiopalm.py")
 
-UNITS = "runs/phonetic/units"
 A = "AudioPaLM"
 PAIRS = [
     ("writing down first makes a translation better", "asr_ast: letter errors", "ast: letter errors", True),
@@ -36,7 +35,7 @@ CLAIMS = [Claim(says, (A, one), (A, other), lower) for says, one, other, lower i
 
 
 def variant(seed: int, out: Path) -> Recipe:
-    r = audiopalm.recipe(units=UNITS)
+    r = audiopalm.recipe()
     r.data["lm"].seed = seed
     for translated in r.data["lm"].of.values():
         translated.of.seed = seed
@@ -45,7 +44,7 @@ def variant(seed: int, out: Path) -> Recipe:
 
 
 def heard(folder: Path, items: list, seed: int) -> dict:
-    return measure(folder, seed, audiopalm.recipe(units=UNITS).data["lm"].of["asr"])
+    return measure(folder, seed, audiopalm.recipe().data["lm"].of["asr"])
 
 
 def study() -> Study:
