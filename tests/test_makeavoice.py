@@ -63,9 +63,9 @@ def test_utterances_that_are_too_long_are_left_out(tokenizers):
 @pytest.fixture
 def stage() -> LM:
     torch.manual_seed(0)
-    parts = [Part("units", learn=False), Part("coarse", (0, 2), like="units", stream="acoustic")]
+    parts = [Part("units", learn=False), Part("acoustic", (0, 2), like="units")]
     known = {"units": Stream(9), "acoustic": Stream(16, 3)}
-    made = LM.Config(parts, Transformer.Config(16, 1, 2), sampling={"coarse": Sampling(1.0, top_p=1.0)}).build(known).eval()
+    made = LM.Config(parts, Transformer.Config(16, 1, 2), sampling={"acoustic": Sampling(1.0, top_p=1.0)}).build(known).eval()
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.5) if parameter.dim() > 1 else None  # so that what is heard changes what is said
     return made
@@ -73,7 +73,7 @@ def stage() -> LM:
 
 def clip(frames: int, seed: int) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    return {"units": torch.randint(9, (frames,), generator=draw), "coarse": torch.randint(16, (2, frames), generator=draw)}
+    return {"units": torch.randint(9, (frames,), generator=draw), "acoustic": torch.randint(16, (2, frames), generator=draw)}
 
 
 def test_a_changed_voice_has_as_many_frames_as_the_source_and_is_said_alone(stage, monkeypatch):

@@ -7,10 +7,11 @@
     slm train recipes/speech_lm/audiolm.py --stage fine                # first levels -> the others
     slm study recipes/study/audiolm.py
 
-Units have lost their repetitions; the codec's levels are told frame by frame. The paper's sizes are 12 layers of 1024, 1024 units of
-w2v-BERT at 25 Hz and 12 levels of SoundStream at 50 Hz, of which the first 4 are coarse. Differences: the units here were taught phones,
-which no recording of the paper's has beside it, and where it has T5's relative positions these are rotary and counted by each part from 0,
-so that a code stands where its unit does.
+The paper's sizes are 12 layers of 1024, 1024 units of w2v-BERT at 25 Hz and 12 levels of SoundStream at 50 Hz, of which the first 4 are
+coarse. Differences: the units here were taught phones, which no recording of the paper's has beside it; they are 50 a second and keep
+their repetitions, one a frame of the codec, so that what is said of them lasts as long as they do (the paper takes repetitions out, and
+its coarse stage has to find out which unit is due); they are drawn at 0.9 where the paper has 0.6, at which what repeats would repeat on;
+and where it has T5's relative positions these are rotary and counted by each part from 0, so that a code stands where its unit does.
 """
 
 from slm.backbone.transformer import Transformer
@@ -28,17 +29,18 @@ STAGES = ("semantic", "coarse", "fine")
 
 def recipe(dim: int = 1024, depth: int = 12, heads: int = 16, units: str = "runs/phonetic/units", coarse: int = 4, n_q: int = 8) -> Recipe:
     said, given = Part("units", end=True), Part("units", learn=False)
-    first, rest = Part("coarse", (0, coarse), end=True, stream="acoustic"), Part("fine", (coarse, n_q), like="coarse", stream="acoustic")
+    first = Part("coarse", (0, coarse), like="units", stream="acoustic")
+    rest = Part("fine", (coarse, n_q), like="coarse", stream="acoustic")
     told = Part("coarse", (0, coarse), learn=False, stream="acoustic")
     backbone = Transformer.Config(dim, depth, heads, dropout=0.1)
     frames = {"coarse": 1 / coarse, "fine": 1 / (n_q - coarse)}  # how far apart codes stand, a frame being 1
-    follow = {"units": 1.0, "coarse": frames["coarse"] / 2}  # a unit lasts about two frames
-    heard = dict(held_out=HELD_OUT, spans={"coarse": ("acoustic", 0, coarse), "fine": ("acoustic", coarse, n_q)})
+    follow = {"units": 1.0, "coarse": frames["coarse"]}
+    heard = dict(held_out=HELD_OUT, collapsed=(), spans={"coarse": ("acoustic", 0, coarse), "fine": ("acoustic", coarse, n_q)})
     return Recipe(
         tokenizers={"units": units, "acoustic": "default"},
         stages={
-            "semantic": LM.Config([said], backbone, sampling={"units": Sampling(temperature=0.6, top_p=1.0)}),
-            "coarse": LM.Config([given, first], backbone, sampling={"coarse": Sampling(0.8, top_p=1.0)}, cap=8.0, places=follow),
+            "semantic": LM.Config([said], backbone, sampling={"units": Sampling(temperature=0.9, top_p=1.0)}),
+            "coarse": LM.Config([given, first], backbone, sampling={"coarse": Sampling(0.8, top_p=1.0)}, places=follow),
             "fine": LM.Config([told, rest], backbone, sampling={"fine": Sampling(0.6, top_p=1.0)}, places=frames),
         },
         data={

@@ -1,6 +1,6 @@
 """BASE TTS (Łajszczak et al., 2024), its language model: phones and a voice in, byte-pair merged units out.
 
-    slm train recipes/represent/speechcodes.py --out runs/speechcodes       # the paper's codes; or recipes/represent/hubert.py's units
+    slm align data/train && slm train recipes/represent/phonetic.py --out runs/phonetic     # units; or speechcodes.py's, the paper's codes
     slm train recipes/speech_lm/merges.py --out runs/units                  # their merges: runs/units/merged
     slm train recipes/speech_lm/basetts.py
     slm study recipes/study/basetts.py                                      # what merging costs and saves

@@ -1,6 +1,6 @@
 """Byte-pair merges over units, which recipes/speech_lm/basetts.py says: a tokenizer of its own, for which nothing is learned by gradients.
 
-    slm train recipes/represent/hubert.py --stage units …                   # runs/hubert/units, or runs/speechcodes/codes
+    slm train recipes/represent/phonetic.py --out runs/phonetic             # units; or hubert.py's, or speechcodes.py's
     slm train recipes/speech_lm/merges.py --out runs/units                  # leaves runs/units/merged
 
 BASE TTS (Łajszczak et al., 2024) merges 256 codes to 8192 ids from 100,000 hours. Here 100 units become 1024 ids, as the hours at hand hold
@@ -15,7 +15,7 @@ from slm_tokenizers.codec import tiny
 from slm_tokenizers.semantic.merged_units import MergedUnits
 
 
-def recipe(units: str = "runs/hubert/units", card: int = 1024) -> Recipe:
+def recipe(units: str = "runs/phonetic/units", card: int = 1024) -> Recipe:
     return Recipe(
         tokenizers={"units": units},
         stages={"merged": MergedUnits.Config(units, card)},

@@ -21,6 +21,7 @@ from slm.study.spoken import Bigram, counted, nats, others, share
 PROMPT, LONGER = 3.0, 3.0  # seconds heard, and said
 SHORTEST = 0.5
 RATE = 50  # units and frames of codes a second
+STORY = 2.0  # seconds that a recording lasts at least of which a half goes on
 PAIRS = 300
 
 
@@ -54,9 +55,14 @@ def likelihoods(stages: dict, tokenizers: dict, clips: list[dict[str, Tensor]], 
         levels = 1 if part == "units" else len(rows[0][part])
         found[f"{stage}: nats, bigram"] = counted(Bigram(seen, lm.streams[part].card, levels), [row[part] for row in rows])
         if stage == "coarse":
-            mixed = [row | {"units": rows[(i + 7) % len(rows)]["units"]} for i, row in enumerate(rows)]
+            mixed = [row | {"units": as_many(rows[(i + 7) % len(rows)]["units"], len(row["units"]))} for i, row in enumerate(rows)]
             found["coarse: nats, other units"] = nats(lm, mixed, part)
     return found
+
+
+def as_many(units: Tensor, count: int) -> Tensor:
+    """units [U] -> [count], from the beginning again where they are fewer"""
+    return units[torch.arange(count) % len(units)]
 
 
 def knowledge(lm: Any, units: Any, clips: list[dict[str, Tensor]], items: list[Item], seed: int) -> dict[str, Figure]:
@@ -69,10 +75,10 @@ def knowledge(lm: Any, units: Any, clips: list[dict[str, Tensor]], items: list[I
 
     def heard(what: list[str] | str) -> Tensor:
         said = flite.say(what) if isinstance(what, str) else flite.say_phones(["sil", *what, "sil"])
-        return told(units.encode(said.audio[None])[0], True)
+        return units.encode(said.audio[None])[0, 0]
 
-    rows = [told(clip["units"], True) for clip in clips]
-    pairs = {"stories": spoken_lm.stories(rows, [item.speaker for item in items], seed, least=60)}
+    rows = [clip["units"][0] for clip in clips]
+    pairs = {"stories": spoken_lm.stories(rows, [item.speaker for item in items], seed, least=round(STORY * RATE))}
     if flite.present():
         known = sorted({word for item in items for word in item.text.lower().split()})
         with torch.inference_mode():
@@ -89,7 +95,7 @@ def continuations(stages: dict, tokenizers: dict, clips: list, items: list[Item]
     """Of recordings that last long enough: is what follows in the prompt's voice, and does it say the units that it was to say?
 
     A continuation of less than SHORTEST seconds has no voice; `goes on` is the share of the others, on which the rest is measured.
-    What is said of few units may last longer than they do: edits are counted over the longer of both rows, so that none weighs more than 1.
+    Units are compared without their repetitions; edits are counted over the longer of both rows, so that none weighs more than 1.
     """
     from slm.evaluate.speaker import SpeakerEncoder, similarity
 
@@ -105,25 +111,25 @@ def continuations(stages: dict, tokenizers: dict, clips: list, items: list[Item]
         sounds = [codec.decode(codes[None, :, frames:])[0, 0] for _, codes in said]
         prompts = [encoder.embed(codec.decode(clips[i]["acoustic"][None, : said[0][1].shape[0], :frames])[0, 0].numpy()) for i in chosen]
         again = [told(tokenizers["units"].encode(sound[None, None])[0], True) for sound in sounds]
+    wanted = [told(units[None], True) for units, _ in said]
     made = [encoder.embed(sound.numpy()) for sound in sounds]
     other = others([items[i].speaker for i in chosen])
     return {
         "goes on": mean(np.array(long, float)),
         "voice: own prompt": mean([similarity(made[j], prompts[j]) for j in range(len(chosen))]),
         "voice: another's prompt": mean([similarity(made[j], prompts[k]) for j, k in enumerate(other)]),
-        "content: own units": mean(np.array([share(units, heard) for (units, _), heard in zip(said, again)])),
-        "content: another's units": mean(np.array([share(said[k][0], again[j]) for j, k in enumerate(other)])),
+        "content: own units": mean(np.array([share(units, heard) for units, heard in zip(wanted, again)])),
+        "content: another's units": mean(np.array([share(wanted[k], again[j]) for j, k in enumerate(other)])),
     }
 
 
 def go_on(stages: dict, clips: list[dict[str, Tensor]], seed: int) -> list[tuple[Tensor, Tensor]]:
     """Prompts -> the units [U] that were said after them, and codes [Q,T] of prompt and continuation."""
     frames, seeds = round(PROMPT * RATE), [seed * 1000 + i for i in range(len(clips))]
-    units = [told(clip["units"][:, :frames], True) for clip in clips]
-    batch = stages["semantic"].run({"units_begins": units}, seeds)
-    whole = [row[: len(begin) + round(LONGER * RATE / 2)] for row, begin in zip(batch["units"], units)]  # a unit lasts about two frames
+    batch = stages["semantic"].run({"units_begins": [clip["units"][0, :frames] for clip in clips]}, seeds)
+    whole = [units[: frames + round(LONGER * RATE)] for units in batch["units"]]
     coarse, fine = (stages[name].parts[-1].levels for name in ("coarse", "fine"))
     heard = [clip["acoustic"][:, :frames] for clip in clips]
     batch = stages["coarse"].run({"units": whole, "coarse_begins": [codes[slice(*coarse)] for codes in heard]}, seeds)
     batch = stages["fine"].run({"coarse": batch["coarse"], "fine_begins": [codes[slice(*fine)] for codes in heard]}, seeds)
-    return [(row[len(begin) :], torch.cat([low, high])) for row, begin, low, high in zip(whole, units, batch["coarse"], batch["fine"])]
+    return [(units[frames:], torch.cat([low, high])) for units, low, high in zip(whole, batch["coarse"], batch["fine"])]

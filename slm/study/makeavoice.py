@@ -45,19 +45,19 @@ def cut(clip: Clip, stage: Any) -> Clip:
     """At most PROMPT + LONGEST frames of a clip: units [U], the levels that the stage says [Q,T]."""
     units, codes = clip["units"][0], clip["acoustic"][slice(*stage.parts[-1].levels)]
     frames = min(len(units), codes.shape[1], PROMPT + LONGEST)
-    return {"units": units[:frames], "coarse": codes[:, :frames]}
+    return {"units": units[:frames], "acoustic": codes[:, :frames]}
 
 
 @torch.inference_mode()
 def converted(stage: Any, sources: list[Clip], targets: list[Clip], seeds: list[int]) -> list[Tensor]:
     """What the sources say behind their prompts, in the voices of the targets' prompts -> codes [Q,T] of it."""
-    return [codes[:, PROMPT:] for codes in stage.run(behind(sources, targets, "coarse"), seeds)["coarse"]]
+    return [codes[:, PROMPT:] for codes in stage.run(behind(sources, targets), seeds)["acoustic"]]
 
 
-def behind(sources: list[Clip], targets: list[Clip], said: str) -> dict[str, list[Tensor]]:
-    """What a stage that says part `said` is given: the sources' units behind the targets' prompts."""
+def behind(sources: list[Clip], targets: list[Clip]) -> dict[str, list[Tensor]]:
+    """What a stage is given: the sources' units behind the targets' prompts."""
     units = [torch.cat([to["units"][:PROMPT], of["units"][PROMPT:]]) for of, to in zip(sources, targets)]
-    return {"units": units, f"{said}_begins": [to["coarse"][:, :PROMPT] for to in targets]}
+    return {"units": units, "acoustic_begins": [to["acoustic"][:, :PROMPT] for to in targets]}
 
 
 def likelihoods(stage: Any, clips: list[Clip], target: list[int]) -> dict[str, Figure]:
@@ -65,7 +65,7 @@ def likelihoods(stage: Any, clips: list[Clip], target: list[int]) -> dict[str, F
     frames = [min(len(clips[i]["units"]), len(clips[k]["units"])) for i, k in enumerate(target)]
     own = [{name: codes[..., :n] for name, codes in clip.items()} for clip, n in zip(clips, frames)]
     mixed = [row | {"units": clips[k]["units"][:n]} for row, k, n in zip(own, target, frames)]
-    return {"nats": nats(stage, own, "coarse"), "nats, another's units": nats(stage, mixed, "coarse")}
+    return {"nats": nats(stage, own, "acoustic"), "nats, another's units": nats(stage, mixed, "acoustic")}
 
 
 @torch.inference_mode()
@@ -80,7 +80,7 @@ def compared(
     from slm.evaluate.speaker import SpeakerEncoder, similarity
 
     codec, encoder = tokenizers["acoustic"], SpeakerEncoder()
-    after = [clip["coarse"][:, PROMPT:] for clip in clips]
+    after = [clip["acoustic"][:, PROMPT:] for clip in clips]
     rows = (say([clips[k] for k in target]), say(clips), after)
     sounds, same, plain = ([codec.decode(codes[None])[0, 0] for codes in of] for of in rows)
     said, kept, known = ([encoder.embed(sound.numpy()) for sound in of] for of in (sounds, same, plain))

@@ -126,10 +126,10 @@ def read_out(stage: Tasks, codec: Any, spoken: list[Spoken], seeds: list[int]) -
 
 def changed(stage: Tasks, tokenizers: dict[str, Any], spoken: list[Spoken], seeds: list[int]) -> dict[str, Figure]:
     """The units of a recording behind the beginning of one of another speaker: whose voice is it, and whose units?"""
-    clips = [{"units": one.row["units"], "coarse": one.row["acoustic"]} for one in spoken]
+    clips = [{name: one.row[name] for name in ("units", "acoustic")} for one in spoken]
 
     def say(prompts: list[Clip]) -> list[Tensor]:
-        return [codes[:, PROMPT:] for codes in run(stage, "vc", "vc", behind(clips, prompts, "acoustic"), seeds)]
+        return [codes[:, PROMPT:] for codes in run(stage, "vc", "vc", behind(clips, prompts), seeds)]
 
     found = compared(say, clips, others([one.speaker for one in spoken]), tokenizers)
     return {f"vc: {name}": figure for name, figure in found.items()}
