@@ -3,9 +3,10 @@
     slm align data/train && slm train recipes/represent/phonetic.py --out runs/phonetic
     slm study recipes/study/audiolm.py
 
-The recipe of recipes/speech_lm/audiolm.py at 4 layers of 192, two coarse and two fine levels of the bundled codec, crops of 8, 5 and 3 s;
-coarse codes are learned from a second and a half at a time first, so that they heed their units (slm/data/lessons.py). Words and sentences
-(as sWUGGY and sBLIMP) are said by flite: apt install flite. About 18 minutes a seed on one core.
+The recipe of recipes/speech_lm/audiolm.py at 4 layers of 192, three coarse levels of the bundled codec and a fine one (two fine ones were
+hardly foretold, and what was drawn of them hid the voice), crops of 8, 5 and 3 s; coarse codes are learned from a second and a half at a
+time first, so that they heed their units (slm/data/lessons.py). Words and sentences (as sWUGGY and sBLIMP) are said by flite: apt install
+flite. About 30 minutes a seed on one core.
 """
 
 from collections.abc import Callable
@@ -45,8 +46,8 @@ def variant(seed: int, out: Path) -> Recipe:
 
 
 def sized(seed: int) -> Recipe:
-    r = audiolm.recipe(192, 4, 4, coarse=2, n_q=4)
-    for stage, (seconds, batch, steps) in {"semantic": (8, 16, 1200), "coarse": (5, 8, 800), "fine": (3, 8, 400)}.items():
+    r = audiolm.recipe(192, 4, 4, coarse=3, n_q=4)
+    for stage, (seconds, batch, steps) in {"semantic": (8, 16, 1200), "coarse": (5, 8, 1000), "fine": (3, 8, 400)}.items():
         data = r.data[stage]
         data.seconds, data.batch, data.seed = seconds, batch, seed
         r.train[stage] = Train(steps=steps, lr=1e-3, warmup=50, ema=0.99, seed=seed)
