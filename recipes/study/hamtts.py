@@ -7,17 +7,14 @@
 The first stages of recipes/zero_shot/valle.py and hamtts.py at the size of recipes/study/hard.py, as many weights in all that speak, on the
 same rows for as many steps; they say the 50 sentences of hard.txt in held-out voices. "shuffled" is the control of the latent sequence: it
 predicts from the phones in another order, and so knows nothing of the phone it stands at. "another LVS" tells a trained model, of the
-right text, what such an order would sound like. The paper's second arm is data of a voice converter, each utterance in one voice without a
-flaw; in its place stands synthetic speech (data/synthetic), which all variants but "recordings alone" hear too. Its units of HuBERT are the
-aligner's. About 10 minutes a variant and seed on one core.
+right text, what such an order would sound like. The paper's second arm, data of a voice converter, is not here, and its units of HuBERT
+are the aligner's. About 10 minutes a variant and seed on one core.
 """
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from slm.condition.latent import Latent
-from slm.data.aligned import Aligned
 from slm.data.augmented import Augmented
 from slm.data.beside import Beside
 from slm.data.continued import Continued
@@ -29,7 +26,7 @@ hard = load(Path(__file__).with_name("hard.py"), ("study", "small"))
 hamtts = load(Path(__file__).parents[1] / "zero_shot" / "hamtts.py")
 
 MLP = 608  # of VALL-E, whose layers have no other use for the weights of predictor and convolution
-PLAIN, LVS, SHUFFLED, SLIPS, RECORDED = VARIANTS = ("VALL-E", "LVS", "LVS shuffled", "LVS and slips", "LVS, recordings alone")
+PLAIN, LVS, SHUFFLED, SLIPS = VARIANTS = ("VALL-E", "LVS", "LVS shuffled", "LVS and slips")
 CLAIMS = [
     Claim("an LVS: fewer words wrong", (LVS, "word errors"), (PLAIN, "word errors"), lower=True),
     Claim("an LVS: codes cost less", (LVS, "nats"), (PLAIN, "nats"), lower=True),
@@ -39,7 +36,6 @@ CLAIMS = [
     Claim("slips: fewer words wrong", (SLIPS, "word errors"), (LVS, "word errors"), lower=True),
     Claim("slips: fewer words repeated", (SLIPS, "repeated"), (LVS, "repeated"), lower=True),
     Claim("slips: one that is heard costs less", (SLIPS, "nats, after slips"), (LVS, "nats, after slips"), lower=True),
-    Claim("synthetic speech beside recordings: fewer words wrong", (LVS, "word errors"), (RECORDED, "word errors"), lower=True),
 ]
 
 
@@ -51,8 +47,6 @@ def rows(name: str, seed: int, data: Continued) -> Continued | Beside | Augmente
     """What variant `name` learns from, of VALL-E's rows."""
     if name == PLAIN:
         return data
-    if name == RECORDED and isinstance(data.of, Aligned):
-        data = replace(data, of=replace(data.of, folders=("data/train",)))
     return Augmented(Beside(data), seed=seed) if name == SLIPS else Beside(data)
 
 
