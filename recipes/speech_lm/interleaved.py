@@ -10,7 +10,8 @@ the bundled codec's first level, which sounds by itself; a phone takes about fiv
     for phones in text_as_it_comes: codes += feeding.feed(phones)
     codes += feeding.end()                                # and feeding.stop says why it ended
 
-By alignment instead of by number: --set "stages.lm.spans.frames=None"; a word at a time: recipes/speech_lm/spiritlm.py
+By alignment instead of by number: --set "stages.lm.spans.frames=None"; a word at a time: recipes/speech_lm/spiritlm.py. With Mamba-2, which
+needs no places: --set "stages.lm.backbone=Mamba2.Config(dim=256, depth=9)" --set "stages.lm.places={}"
 """
 
 from slm.backbone.transformer import Transformer
@@ -29,7 +30,14 @@ from slm_tokenizers.text.phonemes import Phonemes
 def recipe(dim: int = 256, depth: int = 6, heads: int = 4, codec: str = "default") -> Recipe:
     return Recipe(
         tokenizers={"text": Phonemes.Config(), "acoustic": codec},
-        stages={"lm": Interleaved.Config(Spans(5, 15), backbone=Transformer.Config(dim, depth, heads), voice=Voice.Config(dim=dim))},
+        stages={
+            "lm": Interleaved.Config(
+                Spans(5, 15),
+                backbone=Transformer.Config(dim, depth, heads),
+                voice=Voice.Config(dim=dim),
+                places={"text": 1.0, "acoustic": 0.2},  # about five frames last as long as a phone
+            )
+        },
         data={"lm": Aligned(held_out=HELD_OUT)},
         train={"lm": Train(steps=2200, lr=1.5e-3, ema=0.998)},
     )

@@ -32,7 +32,6 @@ interleaved = load(Path(__file__).parents[1] / "speech_lm" / "interleaved.py")
 VARIANTS = {"text first": Spans(10_000, 1), "5 : 15": Spans(5, 15), "5 as said": Spans(5, None)}
 CODEC = "runs/onelevel/codec"
 STEPS = 1200
-PLACES = {"text": 1.0, "acoustic": 0.2}  # about five frames last as long as a phone
 
 CLAIMS = [
     *(Claim(f"{name}: the text is said", (name, "word errors"), (name, "word errors, another's text"), lower=True) for name in VARIANTS),
@@ -46,7 +45,7 @@ CLAIMS = [
 
 def variant(name: str, seed: int, out: Path) -> Recipe:
     r = interleaved.recipe(dim=192, depth=4, heads=3)
-    r.stages["lm"].spans, r.stages["lm"].places = VARIANTS[name], dict(PLACES)
+    r.stages["lm"].spans = VARIANTS[name]
     short, middle, whole = (pieces(most, frames, seed) for most, frames in ((60, 4400), (120, 3400), (300, 2450)))
     r.data["lm"] = Lessons([(STEPS // 3, short), (STEPS // 4, middle)], whole)
     r.train["lm"] = Train(steps=STEPS, lr=1.5e-3, warmup=50, ema=0.99, seed=seed)

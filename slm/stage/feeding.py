@@ -86,7 +86,7 @@ class Saying:
         self.rows = [Turns(stage) for _ in seeds]
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.state = stage.lm.start(len(seeds), None)
-        self.quick = None if stage.config.places else steps(stage.lm.backbone)
+        self.quick = steps(stage.lm.backbone)
         self.hidden = stage.lm.head.weight.new_zeros(len(seeds), stage.lm.backbone.dim)
 
     @torch.no_grad()
@@ -133,10 +133,11 @@ class Saying:
         told = torch.tensor([ids.get(r, lm.vocabulary.pad) for r in range(count)], device=device)
         real = None if len(ids) == count else torch.tensor([int(r in ids) for r in range(count)], device=device)
         x = lm.inputs(told[:, None, None], None if self.voice is None else self.voice[:, None])
+        at = self._where()
         if self.quick is not None and real is None:
-            self.hidden = self.quick(x[:, 0], self.state)
+            self.hidden = self.quick(x[:, 0], self.state) if at is None else self.quick(x[:, 0], self.state, at=at[:, 0])
             return
-        hidden, self.state = lm.think(x, self.state, real, None, at=self._where())
+        hidden, self.state = lm.think(x, self.state, real, None, at=at)
         self.hidden = hidden[:, -1]  # of a row that waits nothing is drawn before it has heard more
 
 
