@@ -86,6 +86,7 @@ def test_a_voice_is_heard_where_there_is_one(trained, tone_voice, tmp_path):
         speaker = load(trained(name))
         first, second = (speaker.voice(voice, "what is said") for voice in (tone_voice, str(other)))
         assert not torch.equal(first.codes, second.codes), name
+        # after three steps a model may draw alike in both voices now and then, but not from every seed
         said = [[speaker.speak("Hello there, you.", voice=voice, seed=seed).audio for voice in (first, second)] for seed in range(3)]
         assert not all(torch.equal(*pair) for pair in said), f"{name} says the same in both voices"
 

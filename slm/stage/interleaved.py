@@ -130,7 +130,8 @@ class Interleaved(nn.Module):
 
     def place(self, tokens: int, frames: int, speaks: bool) -> float:
         """Where the last id told stands, behind so many of each."""
-        return (frames * self.config.places[self.config.codes]) if speaks else (tokens * self.config.places[self.config.text])
+        count, name = (frames, self.config.codes) if speaks else (tokens, self.config.text)
+        return count * self.config.places[name]
 
     def learns(self, legal: tuple[str, ...]) -> bool:
         """Whether the model is to predict which of these comes next."""
