@@ -77,6 +77,11 @@ class Turns:
             elif len(self.said) % CHECK == 0 and looping(self.said):
                 self.stop = "loop"
 
+    def place(self) -> float:
+        """Where the last id stands, by the stage's places: `Interleaved.where` of a row told so far."""
+        config, speaks = self.stage.config, self.cursor.side == self.cursor.codes
+        return len(self.said) * config.places[config.codes] if speaks else self.cursor.total * config.places[config.text]
+
 
 class Saying:
     """Rows that go on together: what the model remembers of each, what was last thought of it [B,D], and its dice."""
@@ -122,8 +127,7 @@ class Saying:
         """Where the last id of each row stands [B,1]."""
         if not self.stage.config.places:
             return None
-        cursors = [(row.cursor.total, len(row.said), row.cursor.side == row.cursor.codes) for row in self.rows]
-        return torch.tensor([[self.stage.place(*of)] for of in cursors], dtype=torch.float32, device=self.hidden.device)
+        return torch.tensor([[row.place()] for row in self.rows], dtype=torch.float32, device=self.hidden.device)
 
     def _think(self, ids: dict[int, int]) -> None:
         """The model hears an id of some rows, and nothing of the others."""

@@ -128,11 +128,6 @@ class Interleaved(nn.Module):
         text, codes = (count * self.config.places[name] for count, name in zip(until, (self.config.text, self.config.codes)))
         return torch.where(spans[1].gather(1, began), codes, text).float()
 
-    def place(self, tokens: int, frames: int, speaks: bool) -> float:
-        """Where the last id told stands, behind so many of each."""
-        count, name = (frames, self.config.codes) if speaks else (tokens, self.config.text)
-        return count * self.config.places[name]
-
     def learns(self, legal: tuple[str, ...]) -> bool:
         """Whether the model is to predict which of these comes next."""
         choice = len(legal) > 1 or legal[0] in self.names

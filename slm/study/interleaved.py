@@ -16,9 +16,10 @@ from slm.data.aligned import Aligned
 from slm.data.replacing import write_json
 from slm.data.utterances import Utterance
 from slm.errors import SlmError
+from slm.evaluate.wer import Errors, count_errors
 from slm.stage.interleaved import Interleaved
 from slm.study.figures import Figure, mean, ratio
-from slm.study.hard import sound, sounding
+from slm.study.hard import capped, sound, sounding
 from slm.study.heldout import Item, following
 
 LONGEST = 400  # frames of what is said
@@ -45,18 +46,18 @@ def measure(
     chosen = sorted(np.random.default_rng(0).permutation(len(every))[:count].tolist())  # the same of every run
     rows, voices = [every[i] for i in chosen], [voices[i] for i in chosen]
     said = [one for start in range(0, len(rows), ROWS) for one in say(lm, rows, voices, seed, range(start, min(start + ROWS, len(rows))))]
-    told = heard(sounding(own, codec), said, [texts[u.id] for u in rows])
-    write_json(folder / "interleaved.json", [{"id": u.id} | one for u, one in zip(rows, told)])
-    errors, words, others = (np.array([one[key] for one in told], float) for key in ("errors", "words", "another's"))
+    wanted, words = [texts[u.id] for u in rows], heard(sounding(own, codec), said)
+    errors, others = ([count_errors(wanted[i - step], text) for i, text in enumerate(words)] for step in (0, 1))
+    write_json(folder / "interleaved.json", list(map(told, rows, wanted, words, said, errors)))
     known, length = np.array([[waited(lm, u.text, voice), len(u.text)] for u, voice in zip(rows, voices)], float).T
     return {
         "nats a frame": nats(lm, rows, voices),
-        "word errors": ratio(np.minimum(errors, words), words),
-        "word errors, another's text": ratio(np.minimum(others, np.roll(words, 1)), np.roll(words, 1)),
+        "word errors": capped(errors),
+        "word errors, another's text": capped(others),
         "phones known": mean(known),
         "share known": ratio(known, length),
-        "endless": mean(np.array([one["stop"] != "end" for one in told], float)),
-        "length": ratio(np.array([one["frames"] for one in told]), np.array([u.codes.shape[1] for u in rows])),
+        "endless": mean(np.array([one["stop"] != "end" for one in said], float)),
+        "length": ratio(np.array([one["codes"].shape[1] for one in said]), np.array([u.codes.shape[1] for u in rows])),
     }
 
 
@@ -84,19 +85,18 @@ def say(lm: Interleaved, rows: list[Utterance], voices: list[Tensor], seed: int,
     return [{"codes": codes, "stop": stop} for codes, stop in zip(done["acoustic"], done["stop"])]
 
 
-def heard(codec: Any, said: list[dict[str, Any]], texts: list[str]) -> list[dict[str, Any]]:
-    """What a recogniser makes of each, beside what was to be said, and beside the text of the one before."""
+def heard(codec: Any, said: list[dict[str, Any]]) -> list[str]:
+    """What a recogniser makes of each."""
     from slm.evaluate.transcribe import Recogniser
-    from slm.evaluate.wer import count_errors
 
-    recogniser, found = Recogniser("base"), []
-    for i, (one, text) in enumerate(zip(said, texts)):
-        words = recogniser.transcribe(sound(codec, one["codes"]))
-        errors = count_errors(text, words)
-        other = count_errors(texts[i - 1], words).total
-        counts = {"errors": errors.total, "another's": other, "words": errors.words, "stop": one["stop"], "frames": one["codes"].shape[1]}
-        found.append({"text": text, "heard": words} | counts)
-    return found
+    recogniser = Recogniser("base")
+    return [recogniser.transcribe(sound(codec, one["codes"])) for one in said]
+
+
+def told(u: Utterance, text: str, words: str, one: dict[str, Any], errors: Errors) -> dict[str, Any]:
+    """What is written down of a recording, beside what was to be said."""
+    counts = {"errors": errors.total, "words": errors.words, "stop": one["stop"], "frames": one["codes"].shape[1]}
+    return {"id": u.id, "text": text, "heard": words} | counts
 
 
 def waited(lm: Interleaved, text: Tensor, voice: Tensor) -> int:
